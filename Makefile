@@ -1,0 +1,64 @@
+# Two commands matter: `make run` and `make test`. Everything else serves them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SHELL  := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench chaos clean lock web setup setup-dev format
+
+help:                ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: setup           ## everything on this machine, with simulated residents; Ctrl-C ends it
+	@exec $(BIN)/anxin demo
+
+test: setup-dev      ## the whole test suite, against a real Postgres and real MQTT clients
+	@$(BIN)/python -m pytest
+
+check: setup-dev     ## format, lint, types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix web run --silent check
+
+format: setup-dev    ## write the one format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup-dev     ## measure, and write docs/benchmarks.md
+	@$(BIN)/python -m bench
+
+chaos: setup-dev     ## kill things under load and count what was lost
+	@$(BIN)/python -m chaos
+
+clean:               ## forget everything that set-up and runs made
+	rm -rf $(VENV) data build bench/build api/static web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+
+lock:                ## choose new versions of the dependencies
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+# Set-up is a chain of stamps, so that a second run starts at once.
+setup: $(VENV)/.product web
+setup-dev: $(VENV)/.dev web
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Anxin needs Python 3.11 or newer: set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up: Python environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.product: $(VENV)/.created requirements.lock
+	@echo "Setting up: Python packages (a minute or two, the first time only)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/anxin.pth"
+	@printf '#!%s\nfrom anxin.cli import main\n\nraise SystemExit(main())\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/anxin
+	@chmod +x $(BIN)/anxin
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.product requirements-dev.lock
+	@echo "Setting up: tools for tests and checks"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,1 @@
+"""What the services share: messages, rules, alarms, the database, the console command."""

@@ -1,0 +1,94 @@
+"""Settings: read once from ANXIN_* variables, frozen, handed down as an argument.
+
+A secret may also come from a file: ANXIN_DATABASE_FILE names a file that holds ANXIN_DATABASE.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from anxin.errors import SettingError
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A host and port to listen on or to connect to."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read `host:port`, `[v6]:port` or `:port`; raise SettingError on anything else."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isdigit() or int(port) > 65535:
+            raise SettingError(f"{text!r} is not host:port, for example 127.0.0.1:1883.")
+        return cls(host.strip("[]") or "0.0.0.0", int(port))
+
+    def __str__(self) -> str:
+        """Write it the way `parse` reads it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that an operator can set; `docs/operations.md` explains each."""
+
+    database: str = ""
+    """DSN of an external Postgres; empty means the embedded one under `data_dir`."""
+    data_dir: str = "data"
+    http: str = "127.0.0.1:8080"
+    mqtt: str = "127.0.0.1:1883"
+    mqtts: str = ""
+    """TLS listener, for example 0.0.0.0:8883; needs `tls_cert` and `tls_key`."""
+    tls_cert: str = ""
+    tls_key: str = ""
+    postgres_port: int = 0
+    """Port of the embedded Postgres on loopback; 0 picks a free one and keeps it."""
+    ingest_metrics: str = ""
+    """host:port for the Prometheus metrics of ingest; empty switches them off."""
+    worker_metrics: str = ""
+    log_level: str = "info"
+    admin_password: str = ""
+    """First password of `admin`; empty means generated and printed once."""
+    device_rate: int = 200
+    """Messages a second that one device may send for long; 0 means no limit."""
+    device_burst: int = 5000
+    queue_mebibytes: int = 64
+    """Payload memory that ingest holds before it stops reading from devices."""
+    session_hours: int = 12
+    cookie_secure: bool = False
+    """Set when the pages are served over HTTPS, as they should be outside one machine."""
+    trusted_proxies: str = ""
+    """Addresses whose X-Forwarded-For is believed, separated by commas."""
+    retention_days: int = 730
+    quarantine_days: int = 30
+
+
+SECRETS = ("database", "admin_password", "tls_key")
+
+
+def read_settings(environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
+    """Return the settings of this process; raise SettingError naming the variable at fault.
+
+    Options given on the command line (`overrides`, None = not given) win over variables.
+    """
+    values: dict[str, object] = {}
+    for field in Settings.__struct_fields__:
+        name = f"ANXIN_{field.upper()}"
+        if field in SECRETS and (path := environ.get(f"{name}_FILE")):
+            try:
+                values[field] = Path(path).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise SettingError(f"{name}_FILE: {path} cannot be read: {error}.") from error
+        elif (text := environ.get(name)) is not None:
+            values[field] = text
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingError(f"A setting ANXIN_* cannot be read: {error}.") from error
+    for text in (settings.http, settings.mqtt, settings.mqtts):
+        if text:
+            Address.parse(text)
+    return settings

@@ -1,0 +1,1 @@
+"""Simulated residents and devices, and recordings replayed as devices."""

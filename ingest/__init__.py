@@ -1,0 +1,1 @@
+"""From a device's packet to a committed row and its acknowledgement."""
