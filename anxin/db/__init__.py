@@ -1,0 +1,1 @@
+"""The one door to Postgres: connections, migrations, and one module per table noun."""

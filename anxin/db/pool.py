@@ -1,0 +1,149 @@
+"""Connections: a pool, transactions, and the doorbell (LISTEN).
+
+Driver errors leave this package as `DatabaseUnavailable` or `Conflict`: no caller sees psycopg.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib import resources
+from typing import Any, Self
+
+import psycopg
+from psycopg import AsyncConnection, errors, sql
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from anxin.errors import Conflict, DatabaseUnavailable
+from anxin.logs import log
+
+Connection = AsyncConnection[DictRow]
+Parameters = Mapping[str, Any] | Sequence[Any] | None
+
+_OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=15s"
+_log = log(__name__)
+
+
+@cache
+def blocks(noun: str) -> dict[str, bytes]:
+    """Return the named SQL blocks (`-- name: x`) of `anxin/db/<noun>.sql`."""
+    text = resources.files("anxin.db").joinpath(f"{noun}.sql").read_text(encoding="utf-8")
+    parts = text.split("-- name: ")[1:]
+    return {
+        name.strip(): body.strip().encode()
+        for name, _, body in (part.partition("\n") for part in parts)
+    }
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Turn the driver's errors into ours: gone, or in conflict with what is stored."""
+    try:
+        yield
+    except (errors.UniqueViolation, errors.ExclusionViolation) as error:
+        raise Conflict(f"This exists already ({error.diag.constraint_name}).") from error
+    except errors.ForeignKeyViolation as error:
+        raise Conflict(
+            f"What it refers to does not exist ({error.diag.constraint_name})."
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        raise DatabaseUnavailable from error
+
+
+async def connect(dsn: str, *, autocommit: bool = False, application: str = "anxin") -> Connection:
+    """Open one connection that its owner keeps; raise DatabaseUnavailable."""
+    async with translated():
+        return await AsyncConnection.connect(
+            dsn,
+            autocommit=autocommit,
+            row_factory=dict_row,
+            options=_OPTIONS,
+            application_name=application,
+            connect_timeout=5,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+
+
+class Database:
+    """A pool of connections for requests: an async context manager."""
+
+    def __init__(self, dsn: str, *, size: int = 10, application: str = "anxin") -> None:
+        """Prepare a pool; nothing connects before `async with`."""
+        self.dsn = dsn
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            dsn,
+            connection_class=AsyncConnection[DictRow],
+            kwargs={
+                "row_factory": dict_row,
+                "options": _OPTIONS,
+                "application_name": application,
+                "connect_timeout": 5,
+            },
+            min_size=1,
+            max_size=size,
+            timeout=5,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Open the pool; the database may still be away."""
+        await self._pool.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection for one transaction: committed at the end, rolled back on an error."""
+        async with translated(), self._pool.connection() as connection:
+            yield connection
+
+    async def fetch(self, query: bytes, parameters: Parameters = None) -> list[DictRow]:
+        """Run one query and return its rows."""
+        async with self.transaction() as connection:
+            return await (await connection.execute(query, parameters)).fetchall()
+
+    async def fetch_one(self, query: bytes, parameters: Parameters = None) -> DictRow | None:
+        """Run one query and return its first row, if any."""
+        async with self.transaction() as connection:
+            return await (await connection.execute(query, parameters)).fetchone()
+
+    async def execute(self, query: bytes, parameters: Parameters = None) -> int:
+        """Run one statement and return how many rows it touched."""
+        async with self.transaction() as connection:
+            return (await connection.execute(query, parameters)).rowcount
+
+
+async def doorbell(dsn: str, channels: Sequence[str], every: float) -> AsyncIterator[str]:
+    """Yield a channel's name when it rings, and "" at least once in `every` seconds.
+
+    A ring says only that it is worth looking. It may be lost, so the listener looks by the clock
+    as well, and after each reconnection. This never ends and never raises for a lost database.
+    """
+    while True:
+        try:
+            connection = await connect(dsn, autocommit=True, application="anxin doorbell")
+        except DatabaseUnavailable:
+            yield ""
+            await asyncio.sleep(min(every, 1.0))
+            continue
+        try:
+            async with connection, translated():
+                for channel in channels:
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                yield ""
+                while True:
+                    rang = False
+                    async for notice in connection.notifies(timeout=every, stop_after=1):
+                        rang = True
+                        yield notice.channel
+                    if not rang:
+                        yield ""
+        except DatabaseUnavailable:
+            _log.warning("doorbell_lost")
