@@ -82,8 +82,7 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> str:
         """The address of the database, password included: never for a log or an argv."""
-        password = (self.directory / "postgres.password").read_text(encoding="ascii").strip()
-        return f"postgresql://{USER}:{password}@127.0.0.1:{self.port}/{USER}"
+        return _dsn(self.directory, self.port)
 
     def start(self) -> str:
         """Start the server, wait until it answers and return its DSN.
@@ -93,7 +92,7 @@ class EmbeddedPostgres:
         self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._claim = self._claim or Claim(self.directory / "postgres.lock")
         try:
-            account = _account(self.directory)
+            account = Account.for_directory(self.directory)
             binaries = reachable_binaries(account)
             cluster = self._cluster(account, binaries)
             self._launch(cluster, binaries, account)
@@ -127,11 +126,10 @@ class EmbeddedPostgres:
             self._claim.release()
             self._claim = None
 
-    def quit(self) -> None:
-        """End the server at once, without a checkpoint; the next start replays its log."""
+    def abort(self) -> None:
+        """Tell the server to end at once, without a checkpoint; the next start replays its log."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGQUIT)
-        self.stop()
 
     def bound_log(self) -> None:
         """Keep one older log beside the present one, each of at most LOG_BYTES or a little more."""
@@ -294,6 +292,16 @@ class EmbeddedPostgres:
             return file.read(1 << 16).decode(errors="replace")
 
 
+def served_dsn(directory: Path) -> str:
+    """Return the DSN of the server that another process runs under `directory`, or ""."""
+    try:
+        pid = int((directory / "postgres" / "postmaster.pid").read_text("utf-8").split("\n", 1)[0])
+        os.kill(pid, 0)
+        return _dsn(directory, int((directory / "postgres.port").read_text("ascii")))
+    except (OSError, ValueError):
+        return ""
+
+
 class Account:
     """The user that the server runs as: ours, or an unprivileged one when we are root."""
 
@@ -302,6 +310,24 @@ class Account:
         self.uid = uid
         self.gid = gid
         self.other = uid != os.geteuid()
+
+    @classmethod
+    def for_directory(cls, directory: Path) -> Self:
+        """Choose the user: the cluster's owner, the directory's owner, else nobody; root never."""
+        if os.geteuid() != 0:
+            return cls(os.geteuid(), os.getegid())
+        cluster = directory / "postgres"
+        for place in (cluster, directory):
+            if place.exists() and (status := place.stat()).st_uid != 0:
+                return cls(status.st_uid, status.st_gid)
+        try:
+            nobody = pwd.getpwnam("nobody")
+        except KeyError as error:
+            raise PostgresFailed(
+                "Postgres refuses to run as root and there is no user nobody. Start Anxin as "
+                "another user, or make one the owner of the data directory."
+            ) from error
+        return cls(nobody.pw_uid, nobody.pw_gid)
 
     @property
     def name(self) -> str:
@@ -430,22 +456,9 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _account(directory: Path) -> Account:
-    """Choose the user: the cluster's owner, the directory's owner, else nobody; root never."""
-    if os.geteuid() != 0:
-        return Account(os.geteuid(), os.getegid())
-    cluster = directory / "postgres"
-    for place in (cluster, directory):
-        if place.exists() and (status := place.stat()).st_uid != 0:
-            return Account(status.st_uid, status.st_gid)
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError as error:
-        raise PostgresFailed(
-            "Postgres refuses to run as root and there is no user nobody. Start Anxin as another "
-            "user, or make one the owner of the data directory."
-        ) from error
-    return Account(nobody.pw_uid, nobody.pw_gid)
+def _dsn(directory: Path, port: int) -> str:
+    password = (directory / "postgres.password").read_text("ascii").strip()
+    return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{USER}"
 
 
 def _shared_home() -> Path:

@@ -24,7 +24,7 @@ class PostgresTooOld(AnxinError):
 
 def migrate(dsn: str) -> list[str]:
     """Bring the schema up to date and return the versions applied now."""
-    with _connect(dsn) as connection:
+    with connect(dsn) as connection:
         # Several services may start at once: one migrates, the others wait and find nothing to do.
         connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
         connection.execute(
@@ -41,7 +41,7 @@ def migrate(dsn: str) -> list[str]:
 
 def pending(dsn: str) -> list[str]:
     """Return the versions that `migrate` would apply."""
-    with _connect(dsn) as connection:
+    with connect(dsn) as connection:
         return [version for version, _ in _waiting(connection)]
 
 
@@ -74,7 +74,8 @@ def _waiting(connection: "psycopg.Connection[tuple[object, ...]]") -> list[tuple
     return [(version, script) for version, script in known.items() if version not in applied]
 
 
-def _connect(dsn: str) -> "psycopg.Connection[tuple[object, ...]]":
+def connect(dsn: str) -> "psycopg.Connection[tuple[object, ...]]":
+    """Open a plain connection; raise DatabaseUnavailable or PostgresTooOld."""
     try:
         connection = psycopg.connect(
             dsn, autocommit=True, connect_timeout=5, application_name="anxin migrate"
