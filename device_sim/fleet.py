@@ -13,10 +13,10 @@ import resource
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, SocketLike
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -26,6 +26,9 @@ from anxin.errors import SettingError
 from anxin.logs import log
 from device_sim.devices import WILL
 from device_sim.payload import RESULT, STATE, Outgoing, encode
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import SocketLike  # exists for type checkers only
 
 _log = log(__name__)
 
@@ -404,7 +407,7 @@ class _Line:
         answer = encode({"id": command.id, "ok": True})
         self.put(Outgoing(self._device, RESULT, answer))
 
-    def _on_socket_close(self, client: Client, userdata: object, sock: SocketLike) -> None:
+    def _on_socket_close(self, client: Client, userdata: object, sock: "SocketLike") -> None:
         del client, userdata
         self._writing = False
         if self._loop is not None:
