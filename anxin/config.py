@@ -51,9 +51,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     admin_password: str = ""
     """First password of `admin`; empty means generated and printed once."""
-    device_rate: int = 200
+    timezone: str = "Asia/Shanghai"
+    """Where nights begin and end, for the rules that ask."""
+    device_rate: int = 20_000
     """Messages a second that one device may send for long; 0 means no limit."""
-    device_burst: int = 5000
+    device_burst: int = 40_000
+    ingest_lanes: int = 2
+    """Transactions of telemetry that one ingest process keeps in flight."""
+    ingest_share_port: bool = False
+    """Let several ingest processes on one machine listen on the same port."""
     queue_mebibytes: int = 64
     """Payload memory that ingest holds before it stops reading from devices."""
     session_hours: int = 12

@@ -372,7 +372,8 @@ def _judge_rule(live: Live, rule: Rule, view: _View, triggers: list[Trigger]) ->
 
 def _holds(live: Live, level: Level, view: _View, there: Bools | None) -> Bools:
     if level.compare == "zero":
-        return (view.value == 0) & (view.presence == PRESENT)
+        zero: Bools = (view.value == 0) & (view.presence == PRESENT)
+        return zero
     limit = live.limits[LIMIT_ROW[level.limit]][view.rows]
     holds: Bools = _COMPARE[level.compare](view.value, limit)
     return holds if there is None else holds & there

@@ -83,7 +83,7 @@ class Outlet(Protocol):
         qos: int = 1,
         delivered: Callable[[], None] | None = None,
     ) -> bool:
-        """Send to a topic the device subscribed, else return False; `delivered`: its PUBACK came."""
+        """Send to a subscribed topic, else return False; `delivered` is called at its PUBACK."""
 
     def close(self, reason: str) -> None:
         """End the connection, for example because the secret was revoked."""

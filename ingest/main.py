@@ -1,0 +1,90 @@
+"""`anxin ingest`: the MQTT front door and the commit pipeline, as one process."""
+
+import argparse
+import asyncio
+import signal
+import ssl
+from contextlib import AsyncExitStack
+
+import uvloop
+from prometheus_client import start_http_server
+
+from anxin.config import Address, Settings
+from anxin.db.migrate import migrate
+from anxin.errors import SettingError
+from anxin.logs import log
+from ingest.listener import Listener
+from ingest.metrics import IngestCollector
+from ingest.service import IngestService
+
+_log = log(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything is a setting."""
+    parser.description = (
+        "Take messages from devices over MQTT, commit them, then acknowledge. "
+        "Several may run; set ANXIN_INGEST_SHARE_PORT=true to share one port on one machine."
+    )
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001  every command's form
+    """Serve until told to stop."""
+    if not settings.database:
+        raise SettingError("Set ANXIN_DATABASE, or run everything with `anxin up`.")
+    migrate(settings.database)
+    uvloop.run(serve(settings))
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Open the listeners and work until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(IngestService(settings))
+        listeners = [
+            await stack.enter_async_context(
+                Listener(
+                    service,
+                    Address.parse(address),
+                    ssl_context=context,
+                    device_rate=settings.device_rate,
+                    device_burst=settings.device_burst,
+                    reuse_port=settings.ingest_share_port,
+                )
+            )
+            for address, context in _addresses(settings)
+        ]
+        if settings.ingest_metrics:
+            where = Address.parse(settings.ingest_metrics)
+            server, _ = start_http_server(
+                where.port, where.host, registry=IngestCollector.registry(service, listeners)
+            )
+            stack.callback(server.shutdown)
+        _log.info("ingest_ready", ports=[listener.port for listener in listeners])
+        await stop.wait()
+
+
+def _addresses(settings: Settings) -> list[tuple[str, ssl.SSLContext | None]]:
+    addresses: list[tuple[str, ssl.SSLContext | None]] = []
+    if settings.mqtt:
+        addresses.append((settings.mqtt, None))
+    if settings.mqtts:
+        addresses.append((settings.mqtts, _tls(settings)))
+    if not addresses:
+        raise SettingError("Set ANXIN_MQTT or ANXIN_MQTTS: there is nowhere to listen.")
+    return addresses
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingError(
+            f"ANXIN_TLS_CERT and ANXIN_TLS_KEY cannot be used: {error.strerror or error}."
+        ) from error
+    return context

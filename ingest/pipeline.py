@@ -1,0 +1,598 @@
+"""The commit pipeline: decode, judge, one transaction, acknowledge.
+
+Natural group commit: while a lane's transaction runs, messages gather; when it ends, all that
+gathered go into the next. Emergencies have a lane of their own and wait for nobody. The other
+messages of one device always take the same lane, so their order is kept.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+
+from anxin.db.intake import (
+    DuplicateReadings,
+    Intake,
+    Raise,
+    Recover,
+    Transaction,
+)
+from anxin.errors import DatabaseUnavailable
+from anxin.logs import log
+from anxin.messages import (
+    MAX_PAYLOAD,
+    Event,
+    decode_event,
+    decode_result,
+    decode_state,
+    timestamp_us,
+)
+from anxin.rules import (
+    ABSENT,
+    EVENT_RECOVERS,
+    PRESENT,
+    Trigger,
+    event_alarm,
+    judge,
+)
+from anxin.vitals import COLUMN
+from ingest.columns import (
+    AHEAD,
+    AHEAD_US,
+    BEHIND,
+    BEHIND_US,
+    LATE,
+    LATE_US,
+    Columns,
+    Refusal,
+    copy_rows,
+    gather,
+)
+from ingest.inbound import Inbound, Kind
+from ingest.newest import add_since, newest, presence_is
+from ingest.registry import Registry
+
+MAX_BATCH: Final = 2_000
+"""Payloads in one transaction: bounds how long preparing it holds up the event loop."""
+MARK_AGAIN_US: Final = 45_000_000
+"""A minute is marked for its rollup again after so long; the worker waits longer than this."""
+LATEST_EMERGENCY_US: Final = 24 * 3_600_000_000
+_NIGHT: Final = (22, 6)
+_BATTERY: Final = COLUMN["battery"]
+_SIGNS_OF_LIFE: Final = frozenset({"bed_exit", "bed_return", "motion", "door_open", "door_closed"})
+_LATEST: Final = ("keys", "ts", "received", "active", "absent", "present", "metrics")
+_STATE: Final = ("keys", "onlines", "ats", "heards", "batteries", "rssis", "firmwares")
+_OVERHEAD_BYTES: Final = 64
+"""What one queued payload costs beside its own bytes."""
+_log = log(__name__)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the pipeline did since it started."""
+
+    payloads: int = 0
+    readings: int = 0
+    duplicates: int = 0
+    events: int = 0
+    events_again: int = 0
+    quarantined: int = 0
+    triggers: int = 0
+    transactions: int = 0
+    retries: int = 0
+
+
+@dataclass(slots=True)
+class _Work:
+    """One transaction's worth: what arrived and what will be written."""
+
+    inbounds: list[Inbound]
+    columns: Columns | None = None
+    rows: bytes = b""
+    triggers: list[Trigger] = field(default_factory=list)
+    latest: dict[str, list[Any]] = field(default_factory=dict)
+    marks: tuple[list[int], list[int]] = ((), ())  # type: ignore[assignment]  # empty is empty
+    events: list["_Happening"] = field(default_factory=list)
+    states: dict[int, list[Any]] = field(default_factory=dict)
+    results: list[tuple[int, int, bool, str | None]] = field(default_factory=list)
+    changes: list[Raise | Recover] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Happening:
+    """An event with its times judged."""
+
+    inbound: Inbound
+    event: Event
+    ts_us: int
+    flags: int
+
+
+class Lane:
+    """A queue and the connection that empties it."""
+
+    def __init__(self, name: str, dsn: str) -> None:
+        """Prepare an empty lane."""
+        self.name = name
+        self.intake = Intake(dsn)
+        self.queue: deque[Inbound] = deque()
+        self.wake = asyncio.Event()
+        self.expect_duplicates = False
+
+    def put(self, inbound: Inbound) -> None:
+        """Add to the queue and wake the lane."""
+        self.queue.append(inbound)
+        self.wake.set()
+
+    def take(self) -> list[Inbound]:
+        """Take all that gathered, up to the size of one transaction."""
+        taken: list[Inbound] = []
+        count = 0
+        while self.queue and count < MAX_BATCH:
+            inbound = self.queue.popleft()
+            taken.append(inbound)
+            count += len(inbound.payloads)
+        return taken
+
+
+class Pipeline:
+    """Takes payloads from sources, commits them, and tells the sources so."""
+
+    def __init__(
+        self,
+        dsn: str,
+        registry: Registry,
+        *,
+        lanes: int = 2,
+        queue_bytes: int = 64 * 1024 * 1024,
+        timezone: str = "Asia/Shanghai",
+        receipt: Callable[[Inbound, str], None] | None = None,
+    ) -> None:
+        """Prepare `lanes` lanes for ordinary messages and one for emergencies.
+
+        `receipt` is called for every event once it is committed, with its id.
+        """
+        self.counters = Counters()
+        self._registry = registry
+        self._zone = ZoneInfo(timezone)
+        self._receipt = receipt
+        self._urgent = Lane("urgent", dsn)
+        self._lanes = [Lane(f"lane {number}", dsn) for number in range(lanes)]
+        self._queued = 0
+        self._limit = queue_bytes
+        self._waiting: list[Callable[[], None]] = []
+        self._marked: dict[int, tuple[int, int]] = {}
+
+    # --- what sources call
+
+    def submit(self, inbound: Inbound) -> None:
+        """Take payloads; `inbound.done` is called after they are committed."""
+        self._queued += _weight(inbound)
+        self.counters.payloads += len(inbound.payloads)
+        if inbound.kind is Kind.EVENT:
+            self._urgent.put(inbound)
+        else:
+            self._lanes[inbound.device.row % len(self._lanes)].put(inbound)
+
+    @property
+    def has_room(self) -> bool:
+        """False while sources should stop reading from their devices."""
+        return self._queued < self._limit
+
+    def call_when_room(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once there is room again."""
+        if self.has_room:
+            resume()
+        else:
+            self._waiting.append(resume)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes taken and not yet committed."""
+        return self._queued
+
+    # --- the lanes
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for lane in (self._urgent, *self._lanes):
+                group.create_task(self._serve(lane), name=f"pipeline {lane.name}")
+
+    async def _serve(self, lane: Lane) -> None:
+        try:
+            while True:
+                if not lane.queue:
+                    lane.wake.clear()
+                    await lane.wake.wait()
+                await self._commit(lane, lane.take())
+        finally:
+            await lane.intake.close()
+
+    async def _commit(self, lane: Lane, inbounds: list[Inbound]) -> None:
+        """Bring these into the database, whatever it takes, then say so."""
+        try:
+            work = self._prepare(inbounds)
+            await self._store_when_possible(lane, work)
+        except Exception as error:  # noqa: BLE001  whatever the payload did, it must not stop others
+            await self._isolate(lane, inbounds, error)
+            return
+        self._finish(work)
+
+    async def _isolate(self, lane: Lane, inbounds: list[Inbound], error: Exception) -> None:
+        """Find the payload that cannot be stored by halving, and put it into quarantine."""
+        # What the failed attempt left in memory was never written: start again from the database.
+        self._marked.clear()
+        await self._rebuild(inbounds)
+        if len(inbounds) > 1:
+            middle = len(inbounds) // 2
+            await self._commit(lane, inbounds[:middle])
+            await self._commit(lane, inbounds[middle:])
+            return
+        inbound = inbounds[0]
+        if len(inbound.payloads) > 1:
+            for payload in inbound.payloads:
+                part = replace(inbound, payloads=[payload], packet_ids=None, done=_nothing)
+                self._queued += _weight(part)
+                await self._commit(lane, [part])
+            self._release(inbound)
+            return
+        _log.error(
+            "payload_refused", device=inbound.device.id, kind=inbound.kind.name,
+            error=type(error).__name__, exc_info=error,
+        )  # fmt: skip
+        why = f"cannot be stored: {type(error).__name__}"
+        work = _Work([inbound], refusals=[_refused(inbound, inbound.payloads[0], [why])])
+        await self._store_when_possible(lane, work)
+        self._finish(work)
+
+    async def _rebuild(self, inbounds: list[Inbound]) -> None:
+        devices = {one.device.key: one.device for one in inbounds if one.device.key}
+        while True:
+            try:
+                await self._registry.rebuild(list(devices.values()))
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    async def _store_when_possible(self, lane: Lane, work: _Work) -> None:
+        """Try until the database has it; refusals by the database itself are the caller's."""
+        pause = 0.05
+        while True:
+            try:
+                await self._store(lane, work)
+            except DuplicateReadings:
+                if lane.expect_duplicates:
+                    raise  # the merge itself cannot meet one
+                lane.expect_duplicates = True
+                self.counters.retries += 1
+            except DatabaseUnavailable:
+                if pause == 0.05:
+                    _log.warning("database_away", lane=lane.name, queued_bytes=self._queued)
+                self.counters.retries += 1
+                # The outcome of the last attempt is unknown: it may have been committed.
+                lane.expect_duplicates = True
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+            else:
+                return
+
+    async def _store(self, lane: Lane, work: _Work) -> None:
+        async with await lane.intake.transaction() as transaction:
+            changes = list(work.changes)
+            if work.columns is not None and len(work.columns):
+                changes += await self._store_readings(lane, transaction, work)
+            if work.latest.get("keys"):
+                await transaction.latest(work.latest)
+            if work.marks[0]:
+                await transaction.mark_rollups(*work.marks)
+            if work.events:
+                changes += await self._store_events(transaction, work.events)
+            if work.states:
+                columns = zip(*(work.states[key] for key in sorted(work.states)), strict=True)
+                await transaction.states(
+                    {name: list(column) for name, column in zip(_STATE, columns, strict=True)}
+                )
+            if work.results:
+                keys, ids, oks, results = map(list, zip(*work.results, strict=True))
+                await transaction.results(
+                    {"keys": keys, "ids": ids, "oks": oks, "results": results}
+                )
+            if work.refusals:
+                await transaction.quarantine(_quarantine_columns(work.refusals))
+            if changes:
+                await transaction.alarms(changes)
+        self.counters.transactions += 1
+
+    async def _store_readings(
+        self, lane: Lane, transaction: Transaction, work: _Work
+    ) -> list[Raise | Recover]:
+        columns = work.columns
+        assert columns is not None  # noqa: S101  the caller looked
+        triggers = work.triggers
+        if lane.expect_duplicates:
+            new = await transaction.merge(work.rows)
+            lane.expect_duplicates = len(new) < len(columns)
+            self.counters.duplicates += len(columns) - len(new)
+            triggers = [
+                trigger
+                for trigger in triggers
+                if (int(columns.keys[trigger.index]), int(columns.ts_us[trigger.index])) in new
+            ]
+        else:
+            await transaction.copy(work.rows)
+        self.counters.triggers += len(triggers)
+        return [self._change(trigger) for trigger in triggers]
+
+    async def _store_events(
+        self, transaction: Transaction, happenings: Sequence[_Happening]
+    ) -> list[Raise | Recover]:
+        new = await transaction.events(
+            {
+                "keys": [one.inbound.device.key for one in happenings],
+                "ids": [one.event.id for one in happenings],
+                "types": [one.event.type for one in happenings],
+                "ts": [one.ts_us for one in happenings],
+                "received": [one.inbound.received_us for one in happenings],
+                "flags": [one.flags for one in happenings],
+                "details": [
+                    None if one.event.detail is None
+                    else msgspec.json.encode(one.event.detail).decode()
+                    for one in happenings
+                ],
+            }
+        )  # fmt: skip
+        self.counters.events += len(new)
+        self.counters.events_again += len(happenings) - len(new)
+        fresh = [one for one in happenings if (one.inbound.device.key, one.event.id) in new]
+        latest = self._latest_of_events(fresh)
+        if latest["keys"]:
+            await transaction.latest(latest)
+        return [change for one in fresh for change in self._event_changes(one)]
+
+    def _finish(self, work: _Work) -> None:
+        counters = self.counters
+        for one in work.events:
+            if self._receipt is not None:
+                self._receipt(one.inbound, one.event.id)
+        counters.quarantined += len(work.refusals)
+        if work.columns is not None:
+            counters.readings += len(work.columns)
+        for inbound in work.inbounds:
+            self._release(inbound)
+
+    def _release(self, inbound: Inbound) -> None:
+        self._queued -= _weight(inbound)
+        inbound.done(inbound)
+        if self._waiting and self._queued < self._limit // 2:
+            waiting, self._waiting = self._waiting, []
+            for resume in waiting:
+                resume()
+
+    # --- from payloads to what will be written
+
+    def _prepare(self, inbounds: list[Inbound]) -> _Work:
+        work = _Work(inbounds)
+        telemetry = []
+        for inbound in inbounds:
+            if not inbound.device.key:
+                work.refusals += [
+                    _refused(inbound, payload, ["unknown device"]) for payload in inbound.payloads
+                ]
+            elif inbound.kind is Kind.TELEMETRY:
+                telemetry.append(inbound)
+            elif inbound.kind is Kind.EVENT:
+                self._take_events(inbound, work)
+            elif inbound.kind is Kind.STATE:
+                self._take_states(inbound, work)
+            else:
+                self._take_results(inbound, work)
+        if telemetry:
+            self._take_telemetry(telemetry, work)
+        return work
+
+    def _take_telemetry(self, inbounds: list[Inbound], work: _Work) -> None:
+        registry = self._registry
+        columns, refusals = gather(inbounds, registry.last_auto_us)
+        work.refusals += refusals
+        if not len(columns):
+            return
+        work.columns = columns
+        work.rows = copy_rows(columns)
+        work.triggers = judge(
+            registry.live, columns.rows, columns.ts_us, columns.values, columns.presence,
+            columns.usable,
+        )  # fmt: skip
+        work.latest = newest(registry, columns)
+        work.marks = self._marks(columns)
+
+    def _marks(self, columns: Columns) -> tuple[list[int], list[int]]:
+        """Return the (device key, minute) pairs whose rollups this batch makes stale."""
+        minutes = columns.ts_us // 60_000_000
+        changes = np.r_[
+            True, (columns.keys[1:] != columns.keys[:-1]) | (minutes[1:] != minutes[:-1])
+        ]
+        keys: list[int] = []
+        due: list[int] = []
+        for place in np.flatnonzero(changes).tolist():
+            key, minute = int(columns.keys[place]), int(minutes[place])
+            now = int(columns.received_us[place])
+            was, when = self._marked.get(key, (-1, 0))
+            if was == minute and 0 <= now - when < MARK_AGAIN_US:
+                continue
+            self._marked[key] = (minute, now)
+            keys.append(key)
+            due.append(minute)
+        return keys, due
+
+    def _take_events(self, inbound: Inbound, work: _Work) -> None:
+        seen = {(one.inbound.device.key, one.event.id) for one in work.events}
+        for payload in inbound.payloads:
+            event, reasons = decode_event(payload)
+            if reasons:
+                work.refusals.append(_refused(inbound, payload, reasons))
+            if event is None or (inbound.device.key, event.id) in seen:
+                continue
+            seen.add((inbound.device.key, event.id))
+            told = None if event.ts is None else timestamp_us(event.ts)
+            ts_us = inbound.received_us if told is None else told
+            delay = inbound.received_us - ts_us
+            flags = (
+                LATE * (delay > LATE_US)
+                | AHEAD * (delay < -AHEAD_US)
+                | BEHIND * (delay > BEHIND_US)
+            )
+            work.events.append(_Happening(inbound, event, ts_us, flags))
+
+    def _event_changes(self, one: _Happening) -> list[Raise | Recover]:
+        """Return what an event does to alarms."""
+        age = one.inbound.received_us - one.ts_us
+        if one.flags & AHEAD or age > LATEST_EMERGENCY_US:
+            return []
+        device = one.inbound.device
+        card = self._registry.card(device)
+        changes: list[Raise | Recover] = [
+            Recover(card.subject, kind, device.id)
+            for kind in EVENT_RECOVERS.get(one.event.type, ())
+        ]
+        hour = datetime.fromtimestamp(one.ts_us / 1_000_000, self._zone).hour
+        alarm = event_alarm(
+            one.event.type,
+            wander_risk=card.wander_risk,
+            fall_risk=card.fall_risk,
+            night=hour >= _NIGHT[0] or hour < _NIGHT[1],
+        )
+        if alarm is not None:
+            detail: dict[str, Any] = {"event_id": one.event.id, "event_type": one.event.type}
+            if one.event.detail:
+                detail["event_detail"] = one.event.detail
+            changes.append(
+                Raise(
+                    card.subject,
+                    card.resident_id,
+                    card.place_id,
+                    device.key,
+                    alarm.kind,
+                    alarm.class_,
+                    alarm.priority,
+                    one.ts_us,
+                    bool(one.flags & LATE),
+                    1,
+                    detail,
+                    device.id,
+                )
+            )
+        return changes
+
+    def _latest_of_events(self, happenings: Sequence[_Happening]) -> dict[str, list[Any]]:
+        """Beds left and motion seen are signs of life, also when an event tells them."""
+        registry = self._registry
+        out: dict[str, list[Any]] = {name: [] for name in _LATEST}
+        devices: dict[int, tuple[_Happening, dict[str, Any]]] = {}
+        for one in happenings:
+            if one.flags & (AHEAD | BEHIND) or one.event.type not in _SIGNS_OF_LIFE:
+                continue
+            row = one.inbound.device.row
+            _, metrics = devices.get(row, (one, {}))
+            code = {"bed_exit": ABSENT, "bed_return": PRESENT}.get(one.event.type)
+            if code is not None and one.ts_us > max(
+                registry.absent_us[row], registry.present_us[row]
+            ):
+                presence_is(registry, row, code, one.ts_us)
+                registry.live.presence[row] = code
+                word = "absent" if code == ABSENT else "present"
+                metrics["presence"] = (word, one.ts_us // 1000)
+            registry.active_us[row] = max(registry.active_us[row], one.ts_us)
+            devices[row] = (one, metrics)
+        for row, (one, metrics) in sorted(devices.items()):
+            out["keys"].append(one.inbound.device.key)
+            out["ts"].append(one.ts_us)
+            out["received"].append(one.inbound.received_us)
+            add_since(registry, row, out)
+            out["metrics"].append(msgspec.json.encode(metrics).decode())
+        return out
+
+    def _take_states(self, inbound: Inbound, work: _Work) -> None:
+        key = inbound.device.key
+        for payload in inbound.payloads:
+            state, reasons = decode_state(payload)
+            if reasons:
+                work.refusals.append(_refused(inbound, payload, reasons))
+            if state is None:
+                continue
+            old = work.states.get(key, [key, None, 0, False, None, None, None])
+            told = [state.online, state.battery, state.rssi, state.firmware]
+            merged = [
+                before if value is None else value
+                for before, value in zip([old[1], *old[4:]], told, strict=True)
+            ]
+            # A will says that the device is gone; it is no sign of life.
+            heard = bool(old[3]) or state.online is not False
+            work.states[key] = [key, merged[0], inbound.received_us, heard, *merged[1:]]
+            if state.battery is not None:
+                work.changes += self._battery(inbound, state.battery)
+
+    def _battery(self, inbound: Inbound, battery: float) -> list[Raise | Recover]:
+        """Judge the charge that a device tells of itself by the rule for metrics."""
+        row, live = inbound.device.row, self._registry.live
+        values = np.full((1, live.last_us.shape[0]), np.nan)
+        values[0, _BATTERY] = battery
+        one = np.array([row], np.int64)
+        now = np.array([inbound.received_us], np.int64)
+        triggers = judge(live, one, now, values, np.array([-1]), np.array([True]))
+        return [self._change(trigger) for trigger in triggers]
+
+    def _take_results(self, inbound: Inbound, work: _Work) -> None:
+        for payload in inbound.payloads:
+            result, reasons = decode_result(payload)
+            if result is None:
+                work.refusals.append(_refused(inbound, payload, reasons))
+                continue
+            detail = None if result.detail is None else msgspec.json.encode(result.detail).decode()
+            work.results.append((inbound.device.key, int(result.id), result.ok, detail))
+
+    def _change(self, trigger: Trigger) -> Raise | Recover:
+        card = self._registry.cards[trigger.row]
+        if not trigger.priority:
+            return Recover(card.subject, trigger.kind, card.id)
+        return Raise(
+            card.subject, card.resident_id, card.place_id, card.key, trigger.kind,
+            trigger.class_, trigger.priority, trigger.at_us, False, 1, trigger.detail, card.id,
+        )  # fmt: skip
+
+
+def _weight(inbound: Inbound) -> int:
+    return sum(map(len, inbound.payloads)) + _OVERHEAD_BYTES * len(inbound.payloads)
+
+
+def _nothing(_: Inbound) -> None:
+    """A part of an inbound is acknowledged with the whole."""
+
+
+def _refused(inbound: Inbound, payload: bytes, reasons: list[str]) -> Refusal:
+    return Refusal(
+        inbound.device.id,
+        inbound.kind.name.lower(),
+        payload,
+        "; ".join(reasons)[:2000],
+        inbound.received_us,
+    )
+
+
+def _quarantine_columns(refusals: Sequence[Refusal]) -> dict[str, list[Any]]:
+    return {
+        "received": [one.received_us for one in refusals],
+        "devices": [one.device_id for one in refusals],
+        "kinds": [one.kind for one in refusals],
+        "reasons": [one.reason.replace("\0", "") for one in refusals],
+        "sizes": [len(one.payload) for one in refusals],
+        "payloads": [one.payload[:MAX_PAYLOAD] for one in refusals],
+    }

@@ -1,0 +1,190 @@
+"""The devices of this process: who they are, whose they are, and the state of their live rules.
+
+Filled on demand from the database and renewed when it says that a device changed.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from anxin.db import registry as cards_of
+from anxin.db.pool import Database
+from anxin.db.registry import Card
+from anxin.device_secret import matches
+from anxin.errors import DatabaseUnavailable
+from anxin.rules import RULE_ROW, SPOT_KINDS, Live, judge, limits_of
+from anxin.vitals import COLUMN, METRICS, PRESENCE
+from ingest.inbound import Device
+
+_RECENT = ("hr", "rr", "spo2", "temp", "sbp", "battery")
+
+
+def _us(moment: datetime | None) -> int:
+    return 0 if moment is None else round(moment.timestamp() * 1_000_000)
+
+
+class Registry:
+    """Devices by id; lists and arrays by row."""
+
+    def __init__(self, db: Database) -> None:
+        """Start empty."""
+        self._db = db
+        self.live = Live()
+        self.devices: dict[str, Device] = {}
+        self.by_key: dict[int, Device] = {}
+        self.cards: list[Card] = []
+        self.absent_us: list[int] = []
+        self.present_us: list[int] = []
+        self.active_us: list[int] = []
+        self.last_auto_us: dict[int, int] = {}
+        self._wanted: dict[str, asyncio.Future[Device | None]] = {}
+        self._wake = asyncio.Event()
+
+    def card(self, device: Device) -> Card:
+        """Return what is known of a device."""
+        return self.cards[device.row]
+
+    async def find(self, device_id: str) -> Device | None:
+        """Return the device of this id, or None; raise DatabaseUnavailable."""
+        known = self.devices.get(device_id)
+        if known is not None:
+            return known
+        future = self._wanted.get(device_id)
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            self._wanted[device_id] = future
+            self._wake.set()
+        return await asyncio.shield(future)
+
+    async def authenticate(self, device_id: str, secret: bytes) -> Device | None:
+        """Return the device when its secret is right and it was not revoked."""
+        device = await self.find(device_id)
+        if device is None:
+            return None
+        card = self.cards[device.row]
+        right = matches(secret, card.salt, card.secret_hash)
+        return device if right and not card.revoked else None
+
+    async def serve(self) -> None:
+        """Answer `find`: what is asked while one query runs goes into the next."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            wanted, self._wanted = self._wanted, {}
+            try:
+                await self._load(await cards_of.cards_by_id(self._db, list(wanted)))
+            except DatabaseUnavailable as error:
+                for future in wanted.values():
+                    if not future.done():
+                        future.set_exception(error)
+                        future.exception()  # who asked may be gone
+                continue
+            for device_id, future in wanted.items():
+                if not future.done():
+                    future.set_result(self.devices.get(device_id))
+
+    async def renew(self, keys: Iterable[int]) -> list[Device]:
+        """Read changed devices again; return those whose connections must end."""
+        known = [key for key in keys if key in self.by_key]
+        if not known:
+            return []
+        closed = []
+        found = {card.key: card for card in await cards_of.cards_by_key(self._db, known)}
+        for key in known:
+            device = self.by_key[key]
+            old, card = self.cards[device.row], found.get(key)
+            if card is None or card.revoked or card.secret_hash != old.secret_hash:
+                closed.append(device)
+            if card is None:
+                device.revoked = True
+                del self.devices[device.id], self.by_key[key]
+                continue
+            device.revoked = card.revoked
+            self.cards[device.row] = card
+            if card.resident_id != old.resident_id:
+                self.live.forget(device.row)
+            self._set_rules(device.row, card)
+        return closed
+
+    async def rebuild(self, devices: Sequence[Device]) -> None:
+        """Set these devices' rules back to what the database holds."""
+        cards = await cards_of.cards_by_key(self._db, [device.key for device in devices])
+        rows = {device.key: device.row for device in devices}
+        for card in cards:
+            row = rows[card.key]
+            self.cards[row] = card
+            self.live.forget(row)
+            self._take_since(row, card)
+            self._set_rules(row, card)
+        await self._rebuild(cards, rows)
+
+    async def _load(self, cards: Sequence[Card]) -> None:
+        """Take up devices with the state that their rules had when they were last heard."""
+        rows: dict[int, int] = {}
+        for card in cards:
+            rows[card.key] = row = self.live.add()
+            self.cards.append(card)
+            for since in (self.absent_us, self.present_us, self.active_us):
+                since.append(0)
+            self._take_since(row, card)
+            self._set_rules(row, card)
+        # Should the database go away here, these rows stay unused: the devices are asked for again.
+        await self._rebuild(cards, rows)
+        for card in cards:
+            device = Device(id=card.id, key=card.key, row=rows[card.key], revoked=card.revoked)
+            self.devices[card.id] = self.by_key[card.key] = device
+
+    def _take_since(self, row: int, card: Card) -> None:
+        self.absent_us[row] = _us(card.absent_since)
+        self.present_us[row] = _us(card.present_since)
+        self.active_us[row] = _us(card.active_at)
+
+    def _set_rules(self, row: int, card: Card) -> None:
+        self.live.limits[:, row] = limits_of(card.limits, spo2_scale=card.spo2_scale)
+        self.live.spot[row] = card.kind in SPOT_KINDS
+
+    async def _rebuild(self, cards: Sequence[Card], rows: dict[int, int]) -> None:
+        """Run the last minutes through the rules, for what they remember and not for alarms.
+
+        A committed reading had its alarm committed with it, so nothing is raised a second time.
+        """
+        live = self.live
+        present = await cards_of.open_alarms(self._db, [card.subject for card in cards])
+        by_subject: dict[str, list[int]] = {}
+        for card in cards:
+            by_subject.setdefault(card.subject, []).append(rows[card.key])
+        for alarm in present:
+            if (number := RULE_ROW.get(alarm["kind"])) is not None:
+                for row in by_subject[alarm["subject"]]:
+                    live.fired[number, row] = alarm["priority"]
+                    live.fired_us[number, row] = _us(alarm["raised_at"])
+        recent = await cards_of.recent_telemetry(self._db, list(rows))
+        if recent:
+            values = np.full((len(recent), len(METRICS)), np.nan)
+            for name in _RECENT:
+                values[:, COLUMN[name]] = [
+                    np.nan if one[name] is None else one[name] for one in recent
+                ]
+            device_rows = np.array([rows[one["device_key"]] for one in recent], np.int64)
+            presence = [-1 if one["presence"] is None else one["presence"] for one in recent]
+            order = np.argsort(device_rows, kind="stable")
+            judge(
+                live,
+                device_rows[order],
+                np.array([one["ts_us"] for one in recent], np.int64)[order],
+                values[order],
+                np.array(presence, np.int64)[order],
+                np.ones(len(recent), np.bool_),
+            )
+        for card in cards:
+            self._restore_newest(card, rows[card.key])
+
+    def _restore_newest(self, card: Card, row: int) -> None:
+        for name, (value, at_ms) in (card.metrics or {}).items():
+            if name in COLUMN:
+                last = self.live.last_us[COLUMN[name]]
+                last[row] = max(int(last[row]), at_ms * 1000)
+            elif name == "presence":
+                self.live.presence[row] = PRESENCE.index(value)

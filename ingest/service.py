@@ -1,0 +1,230 @@
+"""One ingest process: registry and pipeline behind a gate, and the way down to devices."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from anxin.config import Settings
+from anxin.db.intake import Intake
+from anxin.db.pool import Database, doorbell
+from anxin.db.registry import changes_since
+from anxin.errors import DatabaseUnavailable
+from anxin.logs import log
+from ingest.inbound import Device, Inbound, Kind, Outlet
+from ingest.pipeline import Pipeline
+from ingest.registry import Registry
+
+HEARTBEAT_SECONDS: Final = 30.0
+LOOK_AGAIN_SECONDS: Final = 5.0
+_log = log(__name__)
+
+
+class IngestService:
+    """The gate that listeners and the bridge hand messages to: an async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare; nothing connects before `async with`."""
+        self._dsn = settings.database
+        self._db = Database(settings.database, size=4, application="anxin ingest")
+        self.registry = Registry(self._db)
+        self.pipeline = Pipeline(
+            settings.database,
+            self.registry,
+            lanes=settings.ingest_lanes,
+            queue_bytes=settings.queue_mebibytes * 1024 * 1024,
+            timezone=settings.timezone,
+            receipt=self._send_receipt,
+        )
+        self._outlets: dict[int, Outlet] = {}
+        self._sent: set[int] = set()
+        self._notes: set[asyncio.Task[None]] = set()
+        self._stack = AsyncExitStack()
+        self._commands_wake = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Start the pipeline and the watchers."""
+        await self._stack.enter_async_context(self._db)
+        group = await self._stack.enter_async_context(asyncio.TaskGroup())
+        self._tasks = [
+            group.create_task(self.registry.serve(), name="registry"),
+            group.create_task(self.pipeline.run(), name="pipeline"),
+            group.create_task(self._watch_devices(), name="watch devices"),
+            group.create_task(self._watch_commands(), name="watch commands"),
+            group.create_task(self._heartbeat(), name="heartbeat"),
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop; what was submitted and not yet acknowledged will be sent again by its devices."""
+        for task in self._tasks:
+            task.cancel()
+        await self._stack.__aexit__(kind, error, trace)
+
+    # --- Gate
+
+    async def authenticate(self, device_id: str, secret: bytes) -> Device | None:
+        """Return the device when the secret is right; raise DatabaseUnavailable when unknowable."""
+        return await self.registry.authenticate(device_id, secret)
+
+    async def find(self, device_id: str) -> Device | None:
+        """Return a device by its id alone, for messages that a broker has let in."""
+        return await self.registry.find(device_id)
+
+    def submit(self, inbound: Inbound) -> None:
+        """Take payloads; see `Pipeline.submit`."""
+        self.pipeline.submit(inbound)
+
+    @property
+    def has_room(self) -> bool:
+        """False while sources should stop reading."""
+        return self.pipeline.has_room
+
+    def call_when_room(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once there is room again."""
+        self.pipeline.call_when_room(resume)
+
+    def connected(self, device: Device, outlet: Outlet) -> None:
+        """Note the way down to a device, and that it is online."""
+        self._outlets[device.key] = outlet
+        self._note_state(device, online=True)
+        self._commands_wake.set()
+
+    def disconnected(self, device: Device, outlet: Outlet, *, clean: bool) -> None:  # noqa: ARG002
+        """Note that a device is offline, unless it is connected another way already."""
+        if self._outlets.get(device.key) is outlet:
+            del self._outlets[device.key]
+            self._note_state(device, online=False)
+
+    def subscribed(self, device: Device) -> None:  # noqa: ARG002
+        """Look for commands that wait for a device that can now be told."""
+        self._commands_wake.set()
+
+    def _note_state(self, device: Device, *, online: bool) -> None:
+        """Go through the pipeline, so that it keeps its place among the device's own messages."""
+        payload = b'{"online":true}' if online else b'{"online":false}'
+        now = time.time_ns() // 1000
+        self.submit(Inbound(device, Kind.STATE, [payload], now, _noted, qos=0))
+
+    # --- down to devices
+
+    def _send_receipt(self, inbound: Inbound, event_id: str) -> None:
+        outlet = self._outlets.get(inbound.device.key)
+        if outlet is not None:
+            topic = f"anxin/v1/{inbound.device.id}/receipt"
+            outlet.publish(topic, msgspec.json.encode({"id": event_id}))
+
+    async def _watch_commands(self) -> None:
+        intake = Intake(self._dsn)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._ring_commands(), name="command doorbell")
+                while True:
+                    await self._commands_wake.wait()
+                    self._commands_wake.clear()
+                    if not self._outlets:
+                        continue
+                    try:
+                        async with await intake.transaction() as transaction:
+                            waiting = await transaction.waiting_commands(list(self._outlets))
+                    except DatabaseUnavailable:
+                        continue  # the doorbell rings again by the clock
+                    for command in waiting:
+                        self._send_command(command)
+        finally:
+            await intake.close()
+
+    async def _ring_commands(self) -> None:
+        async for _ in doorbell(self._dsn, ["anxin_command"], LOOK_AGAIN_SECONDS):
+            self._commands_wake.set()
+
+    def _send_command(self, command: dict[str, object]) -> None:
+        number, key = command["id"], command["device_key"]
+        assert isinstance(number, int)  # noqa: S101  the columns' types
+        assert isinstance(key, int)  # noqa: S101
+        device, outlet = self.registry.by_key.get(key), self._outlets.get(key)
+        if device is None or outlet is None or number in self._sent:
+            return
+        payload = msgspec.json.encode(
+            {"id": str(number), "name": command["name"], "args": command["args"]}
+        )
+
+        def delivered() -> None:
+            self._sent.discard(number)
+            task = asyncio.get_running_loop().create_task(
+                self._note_delivered(number), name=f"command {number} delivered"
+            )
+            self._notes.add(task)
+            task.add_done_callback(self._notes.discard)
+
+        if outlet.publish(f"anxin/v1/{device.id}/command", payload, delivered=delivered):
+            self._sent.add(number)
+
+    async def _note_delivered(self, number: int) -> None:
+        intake = Intake(self._dsn)
+        try:
+            async with await intake.transaction() as transaction:
+                await transaction.command_delivered(number)
+        except DatabaseUnavailable:
+            _log.warning("command_delivery_not_noted", command=number)
+        finally:
+            await intake.close()
+
+    # --- watching
+
+    async def _watch_devices(self) -> None:
+        """Renew devices that changed; end the connections of those that were revoked."""
+        horizon = "0"
+        async for _ in doorbell(self._dsn, ["anxin_device"], LOOK_AGAIN_SECONDS):
+            try:
+                keys, next_horizon = await changes_since(self._db, horizon)
+                closed = await self.registry.renew(keys) if horizon != "0" else []
+            except DatabaseUnavailable:
+                continue
+            horizon = next_horizon
+            for device in closed:
+                outlet = self._outlets.get(device.key)
+                if outlet is not None:
+                    _log.info("device_cut_off", device=device.id)
+                    outlet.close("The secret was changed or revoked.")
+
+    async def _heartbeat(self) -> None:
+        """Note from time to time who is connected: a connection kept alive is a sign of life."""
+        intake = Intake(self._dsn)
+        try:
+            while True:
+                await asyncio.sleep(HEARTBEAT_SECONDS)
+                keys = sorted(self._outlets)
+                if not keys:
+                    continue
+                now, count = time.time_ns() // 1000, len(keys)
+                try:
+                    async with await intake.transaction() as transaction:
+                        await transaction.states(
+                            {
+                                "keys": keys,
+                                "onlines": [True] * count,
+                                "ats": [now] * count,
+                                "heards": [True] * count,
+                                "batteries": [None] * count,
+                                "rssis": [None] * count,
+                                "firmwares": [None] * count,
+                            }
+                        )
+                except DatabaseUnavailable:
+                    continue  # the next beat tells the same
+        finally:
+            await intake.close()
+
+
+def _noted(_: Inbound) -> None:
+    """Nobody waits to hear that the state of a connection was stored."""
