@@ -1,0 +1,67 @@
+-- name: list
+SELECT v.key, v.id, v.kind, v.name, v.place_id::text, s.resident_id::text,
+       lower(s.during) AS assigned_since, t.online, t.heard_at, t.battery, t.rssi, t.firmware,
+       v.revoked_at, v.created_at
+FROM devices v
+LEFT JOIN places dp ON dp.id = v.place_id
+LEFT JOIN assignments s ON s.device_key = v.key AND s.during @> now()
+LEFT JOIN residents r ON r.id = s.resident_id
+LEFT JOIN places rp ON rp.id = r.place_id
+LEFT JOIN device_states t ON t.device_key = v.key
+WHERE (%(path)s::text = '/' OR starts_with(dp.path, %(path)s::text)
+       OR starts_with(rp.path, %(path)s::text))
+  AND (%(revoked)s OR v.revoked_at IS NULL)
+  AND (%(resident_id)s::bigint IS NULL OR s.resident_id = %(resident_id)s::bigint)
+  AND (%(place_id)s::bigint IS NULL OR starts_with(
+       coalesce(rp.path, dp.path), (SELECT path FROM places WHERE id = %(place_id)s::bigint)))
+  AND v.key > %(after)s
+ORDER BY v.key LIMIT %(limit)s
+
+-- name: get
+SELECT v.key, v.id, v.kind, v.name, v.place_id::text, s.resident_id::text,
+       lower(s.during) AS assigned_since, t.online, t.heard_at, t.battery, t.rssi, t.firmware,
+       v.revoked_at, v.created_at
+FROM devices v
+LEFT JOIN places dp ON dp.id = v.place_id
+LEFT JOIN assignments s ON s.device_key = v.key AND s.during @> now()
+LEFT JOIN residents r ON r.id = s.resident_id
+LEFT JOIN places rp ON rp.id = r.place_id
+LEFT JOIN device_states t ON t.device_key = v.key
+WHERE v.id = %(id)s
+  AND (%(path)s::text = '/' OR starts_with(dp.path, %(path)s::text)
+       OR starts_with(rp.path, %(path)s::text))
+
+-- name: enrol
+-- A revoked id is enrolled anew by whoever may see it; its history stays.
+INSERT INTO devices AS v (id, kind, name, place_id, salt, secret_hash)
+SELECT %(id)s, %(kind)s, %(name)s, %(place_id)s::bigint, %(salt)s, %(secret_hash)s
+WHERE %(place_id)s::bigint IS NULL AND %(path)s::text = '/'
+   OR EXISTS (SELECT 1 FROM places
+              WHERE id = %(place_id)s::bigint AND starts_with(path, %(path)s::text))
+ON CONFLICT (id) DO UPDATE SET
+    kind = excluded.kind, name = excluded.name, place_id = excluded.place_id,
+    salt = excluded.salt, secret_hash = excluded.secret_hash, revoked_at = NULL
+WHERE v.revoked_at IS NOT NULL
+  AND (%(path)s::text = '/' OR EXISTS (
+        SELECT 1 FROM places WHERE id = v.place_id AND starts_with(path, %(path)s::text)))
+RETURNING v.id
+
+-- name: taken
+SELECT 1 FROM devices WHERE id = %(id)s
+
+-- name: lock
+SELECT key FROM devices WHERE id = %(id)s FOR UPDATE
+
+-- name: change
+UPDATE devices SET
+    kind = coalesce(%(kind)s::text, kind),
+    name = coalesce(%(name)s::text, name),
+    place_id = CASE WHEN 'place_id' = ANY(%(given)s::text[]) THEN %(place_id)s::bigint ELSE place_id END
+WHERE key = %(key)s
+
+-- name: renew
+UPDATE devices SET salt = %(salt)s, secret_hash = %(secret_hash)s
+WHERE key = %(key)s AND revoked_at IS NULL
+
+-- name: revoke
+UPDATE devices SET revoked_at = now() WHERE key = %(key)s AND revoked_at IS NULL

@@ -1,0 +1,39 @@
+-- name: create
+WITH swept AS (DELETE FROM sessions WHERE expires_at < now())
+INSERT INTO sessions (token_hash, user_id, expires_at)
+VALUES (%(token_hash)s, %(user_id)s, %(expires_at)s)
+
+-- name: authorities
+-- Staff sees the tree under its place, an admin without place everything, a family its relatives.
+SELECT s.token_hash, s.expires_at, u.id AS user_id, u.username, u.role, u.place_id,
+    CASE WHEN u.role = 'family' THEN NULL
+         WHEN u.place_id IS NULL AND u.role = 'admin' THEN '/'
+         ELSE p.path END AS path,
+    coalesce((SELECT jsonb_object_agg(f.resident_id, f.scopes) FROM family_links f
+              WHERE f.user_id = u.id AND u.role = 'family'), '{}') AS links
+FROM sessions s
+JOIN users u ON u.id = s.user_id
+LEFT JOIN places p ON p.id = u.place_id
+WHERE s.token_hash = ANY(%(hashes)s::bytea[]) AND s.expires_at > now() AND u.disabled_at IS NULL
+
+-- name: end
+DELETE FROM sessions WHERE token_hash = %(token_hash)s
+
+-- name: note_attempt
+-- Noted before the password is looked at, so that attempts made at once count one another.
+WITH swept AS (DELETE FROM login_attempts WHERE at < now() - interval '1 hour'),
+noted AS (INSERT INTO login_attempts (username, address) VALUES (lower(%(username)s), %(address)s))
+SELECT count(*) FILTER (WHERE address = %(address)s) AS from_here, count(*) AS from_anywhere
+FROM login_attempts
+WHERE username = lower(%(username)s) AND at > now() - interval '15 minutes'
+
+-- name: forgive_attempts
+DELETE FROM login_attempts WHERE username = lower(%(username)s) AND address = %(address)s
+
+-- name: create_ticket
+WITH swept AS (DELETE FROM tickets WHERE expires_at < now())
+INSERT INTO tickets (token_hash, session_hash, expires_at)
+VALUES (%(token_hash)s, %(session_hash)s, now() + %(lifetime)s::interval)
+
+-- name: take_ticket
+DELETE FROM tickets WHERE token_hash = %(token_hash)s RETURNING session_hash, expires_at > now() AS valid
