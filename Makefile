@@ -40,6 +40,21 @@ lock:                ## choose new versions of the dependencies
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
+web: api/static/.built  ## build the pages, when their sources changed
+
+# Node.js from PATH where it is new enough for Vite, else from PyPI into this environment.
+NODE_PATH_FIRST := PATH="$(CURDIR)/$(BIN):$$PATH"
+WEB_SOURCES := $(shell find web -name node_modules -prune -o -type f -print)
+
+api/static/.built: $(WEB_SOURCES) requirements-node.lock | $(VENV)/.created
+	@$(NODE_PATH_FIRST) node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(!(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19)))' 2>/dev/null \
+	  && $(NODE_PATH_FIRST) npm --version >/dev/null 2>&1 \
+	  || { echo "Setting up: Node.js"; $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-node.lock; }
+	@echo "Setting up: web pages"
+	@$(NODE_PATH_FIRST) npm --prefix web ci --silent
+	@$(NODE_PATH_FIRST) npm --prefix web run --silent build -- --logLevel warn
+	@touch $@
+
 # Set-up is a chain of stamps, so that a second run starts at once.
 setup: $(VENV)/.product web
 setup-dev: $(VENV)/.dev web

@@ -1,0 +1,175 @@
+/** The HTTP API as this page uses it: its types, and one function that calls it. */
+
+export type Priority = 'high' | 'medium' | 'low'
+export type Handling = 'open' | 'acknowledged' | 'on_site' | 'closed'
+export type Outcome = 'real' | 'false' | 'test' | 'unknown'
+export type Action = 'acknowledge' | 'arrive' | 'close' | 'snooze' | 'note'
+export type State = 'well' | 'attention' | 'emergency' | 'unknown'
+export type Presence = 'present' | 'absent' | 'unknown'
+
+export interface User {
+  id: string
+  username: string
+  role: string
+  place_id: string | null
+}
+
+export interface Place {
+  id: string
+  parent_id: string | null
+  kind: string
+  name: string
+}
+
+export interface Resident {
+  id: string
+  name: string
+  sex: 'female' | 'male' | 'unknown'
+  born: string | null
+  place_id: string
+  care_level: number | null
+}
+
+export interface Latest {
+  value: number | string | boolean
+  at: string
+}
+
+export interface Status {
+  state: State
+  since: string | null
+  latest: Partial<Record<string, Latest>>
+  presence: Presence | null
+  open_alarms: unknown
+  monitored: boolean
+}
+
+export interface Alarm {
+  id: string
+  resident_id: string | null
+  place_id: string | null
+  device_id: string | null
+  kind: string
+  class: string
+  priority: Priority
+  condition: 'present' | 'recovered'
+  handling: Handling
+  outcome: Outcome | null
+  count: number
+  raised_at: string
+  last_at: string
+  event_at: string
+  late: boolean
+  owner: string | null
+  snoozed_until?: string | null
+  detail: Record<string, unknown>
+  actions: Action[]
+}
+
+export interface CareEvent {
+  id: string
+  type: string
+  ts: string
+}
+
+/** One bucket of a series: start in epoch milliseconds, mean, lowest, highest, readings. */
+export type Bucket = [t: number, mean: number, low: number, high: number, n: number]
+export type Vitals = Partial<Record<string, Bucket[]>>
+
+export interface Page<Item> {
+  items: Item[]
+  next: string | null
+}
+
+export type Frame =
+  | { type: 'ready'; cursor: number }
+  | { type: 'ping' }
+  | { type: 'resync' }
+  | AlarmFrame
+  | ({ type: 'status'; resident_id: string } & Status)
+
+export interface AlarmFrame {
+  type: 'alarm'
+  cursor: number
+  change: string
+  alarm: Alarm
+}
+
+/** An answer that is not 2xx, with the server's own explanation where it gave one. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    detail: string,
+  ) {
+    super(detail)
+  }
+}
+
+/** The network failed before any answer came. */
+export class Unreachable extends Error {}
+
+const TIMEOUT_MS = 15_000
+let skew_ms = 0
+
+/** The platform's clock, so that ages are right on a screen whose own clock is not. */
+export function serverNow(): number {
+  return Date.now() + skew_ms
+}
+
+/** Call one route under /api/v1 and return its JSON; raise ApiError or Unreachable. */
+export async function call<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {
+  const sent_at = Date.now()
+  let response: Response
+  try {
+    response = await fetch(`/api/v1${path}`, {
+      method,
+      headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
+      body: body === undefined ? null : JSON.stringify(body),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    })
+  } catch (error) {
+    throw new Unreachable(String(error))
+  }
+  readClock(response.headers.get('date'), sent_at)
+  if (!response.ok) throw new ApiError(response.status, await explanation(response))
+  if (response.status === 204) return undefined as Answer
+  try {
+    return (await response.json()) as Answer
+  } catch (error) {
+    throw new Unreachable(String(error))
+  }
+}
+
+/** Read every page of a list, or as many items as asked for. */
+export async function list<Item>(path: string, at_most = Infinity): Promise<Item[]> {
+  const items: Item[] = []
+  let after: string | null = null
+  do {
+    const joint: string = path.includes('?') ? '&' : '?'
+    const page: Page<Item> = await call(
+      'GET',
+      `${path}${joint}limit=${Math.min(1000, at_most)}` +
+        (after === null ? '' : `&after=${encodeURIComponent(after)}`),
+    )
+    items.push(...page.items)
+    after = page.next
+  } while (after !== null && items.length < at_most)
+  return items.slice(0, at_most)
+}
+
+async function explanation(response: Response): Promise<string> {
+  try {
+    const problem = (await response.json()) as { detail?: unknown }
+    return typeof problem.detail === 'string' ? problem.detail : ''
+  } catch {
+    return '' // A proxy's HTML page explains nothing to a nurse; the status code speaks.
+  }
+}
+
+function readClock(date: string | null, sent_at: number): void {
+  const stamp = Date.parse(date ?? '')
+  if (Number.isNaN(stamp)) return
+  // The header counts whole seconds, so anything nearer than two is the same clock.
+  const skew = stamp + 500 - (sent_at + Date.now()) / 2
+  skew_ms = Math.abs(skew) < 2000 ? 0 : skew
+}

@@ -1,0 +1,51 @@
+/** Who is using this screen. */
+import { ref, shallowRef } from 'vue'
+import { ApiError, call, type User } from './api'
+import { go } from './route'
+
+export const user = shallowRef<User | null>(null)
+/** True when the person was here and the session ran out, so that the login page can say so. */
+export const expired = ref(false)
+
+let back_to = '/station'
+
+/** Find out whether this browser is logged in; go to the login page if it is not. */
+export async function restore(): Promise<void> {
+  try {
+    user.value = await call<User>('GET', '/me')
+    if (location.pathname !== '/station') go('/station')
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error
+    leave()
+  }
+}
+
+export async function login(username: string, password: string): Promise<void> {
+  const answer = await call<{ user: User }>('POST', '/auth/login', { username, password })
+  expired.value = false
+  user.value = answer.user
+  go(back_to)
+}
+
+export async function logout(): Promise<void> {
+  try {
+    await call('POST', '/auth/logout')
+  } catch (error) {
+    // Already over on the server, which is what was wanted.
+    if (!(error instanceof ApiError && error.status === 401)) throw error
+  }
+  back_to = '/station'
+  leave()
+}
+
+/** The server says that the session is over. */
+export function sessionEnded(): void {
+  expired.value = user.value !== null
+  leave()
+}
+
+function leave(): void {
+  if (location.pathname === '/station') back_to = location.pathname + location.search
+  user.value = null
+  if (location.pathname !== '/login') go('/login')
+}

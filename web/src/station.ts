@@ -1,0 +1,278 @@
+/** The station's picture of its residents and alarms, kept true by the stream. */
+import { computed, onScopeDispose, reactive, ref, shallowReactive, shallowRef, watch } from 'vue'
+import {
+  ApiError,
+  Unreachable,
+  call,
+  list,
+  type Action,
+  type Alarm,
+  type AlarmFrame,
+  type Frame,
+  type Outcome,
+  type Place,
+  type Resident,
+  type Status,
+  type Vitals,
+} from './api'
+import { EMPTY, applyAnswer, applyFrame, applySnapshot, audible, closed, pending } from './board'
+import { now } from './clock'
+import { sessionEnded } from './session'
+import * as sound from './sound'
+import { Stream } from './stream'
+
+const MOST_RESIDENTS = 300
+const CLOSED_SHOWN = 12
+const RECONCILE_MS = 60_000
+const PEOPLE_MS = 300_000
+const RETRY_MS = 2_000
+export const TREND_MS = 30 * 60_000
+
+export type Point = [at_ms: number, value: number]
+export type Fault = { status: number; detail: string }
+export type Station = ReturnType<typeof useStation>
+
+export function useStation() {
+  const board = shallowRef(EMPTY)
+  const alarms_read = ref(false)
+  const residents = shallowRef<Resident[] | null>(null)
+  const places = shallowRef<ReadonlyMap<string, Place>>(new Map())
+  const people_fault = shallowRef<Fault | null>(null)
+  const alarms_fault = shallowRef<Fault | null>(null)
+  const statuses = shallowReactive(new Map<string, Status>())
+  const trends = shallowReactive(new Map<string, Point[]>())
+  const connection = reactive({ is_up: false, was_up: false, heard_at: Date.now() })
+  const newest = shallowRef<Alarm | null>(null)
+
+  const alarms = computed(() => pending(board.value))
+  const recent = computed(() => closed(board.value).slice(0, CLOSED_SHOWN))
+  const loudest = computed(() => audible(alarms.value, now.value))
+  watch(loudest, sound.sound, { immediate: true })
+
+  const timers = [
+    setInterval(() => connection.is_up && void readAlarms(), RECONCILE_MS),
+    setInterval(() => connection.is_up && void readPeople(), PEOPLE_MS),
+  ]
+  const stream = new Stream({
+    cursor: () => board.value.cursor,
+    frame: receive,
+    connected(is_up) {
+      connection.is_up = is_up
+      if (!is_up) return
+      connection.was_up = true
+      void readAlarms()
+      void readPeople()
+      sendReceipts()
+    },
+    ended: sessionEnded,
+  })
+  stream.start()
+  onScopeDispose(() => {
+    stream.stop()
+    timers.forEach(clearInterval)
+    sound.sound(null)
+  })
+
+  function receive(frame: Frame): void {
+    connection.heard_at = Date.now()
+    switch (frame.type) {
+      case 'ready':
+        // A kept cursor stays: what came after it is still to be sent.
+        board.value = { ...board.value, cursor: board.value.cursor ?? frame.cursor }
+        break
+      case 'resync':
+        board.value = { ...board.value, cursor: null }
+        void readAlarms()
+        break
+      case 'alarm':
+        receiveAlarm(frame)
+        break
+      case 'status':
+        keepStatus(frame.resident_id, frame)
+        break
+      case 'ping':
+        break
+    }
+  }
+
+  // ---- alarms
+
+  const readings = new Set<AlarmFrame[]>()
+
+  function receiveAlarm(frame: AlarmFrame): void {
+    const before = board.value
+    board.value = applyFrame(before, frame)
+    for (const since of readings) since.push(frame)
+    stream.send({ type: 'received', cursor: frame.cursor })
+    if (before === board.value) return
+    if (frame.change === 'raised' || frame.change === 'priority') newest.value = frame.alarm
+    const { resident_id } = frame.alarm
+    if (resident_id && residents.value && !residents.value.some(({ id }) => id === resident_id)) {
+      void readPeople()
+    }
+  }
+
+  /** Read the alarms afresh, while frames go on being applied: they are laid over what was read. */
+  async function readAlarms(): Promise<void> {
+    const since: AlarmFrame[] = []
+    readings.add(since)
+    try {
+      const [open, over] = await Promise.all([
+        list<Alarm>('/alarms?handling=open,acknowledged,on_site'),
+        list<Alarm>('/alarms?handling=closed', CLOSED_SHOWN),
+      ])
+      board.value = applySnapshot(board.value, [...over, ...open], since)
+      alarms_read.value = true
+      alarms_fault.value = null
+    } catch (error) {
+      alarms_fault.value = faultOf(error)
+      if (connection.is_up) setTimeout(() => connection.is_up && void readAlarms(), RETRY_MS)
+    } finally {
+      readings.delete(since)
+    }
+  }
+
+  /** Take one step of an alarm; returns null when it is done, else what went wrong. */
+  async function act(
+    alarm: Alarm,
+    action: Action,
+    body?: { outcome: Outcome; note: string },
+  ): Promise<Fault | null> {
+    const until = new Date(now.value + 30 * 60_000).toISOString()
+    try {
+      const answer = await call<Partial<Alarm> | undefined>(
+        'POST',
+        `/alarms/${alarm.id}/${action}`,
+        action === 'snooze' ? { until } : (body ?? {}),
+      )
+      keepAnswer(answer)
+      return null
+    } catch (error) {
+      const fault = faultOf(error)
+      if (fault.status === 409) keepAnswer(await call<Alarm>('GET', `/alarms/${alarm.id}`).catch(() => undefined))
+      return fault
+    }
+  }
+
+  function keepAnswer(answer: Partial<Alarm> | undefined): void {
+    if (answer?.id && answer.handling && answer.actions) {
+      board.value = applyAnswer(board.value, answer as Alarm)
+    }
+  }
+
+  // ---- receipts: an alarm counts as displayed when its row has been on the screen
+
+  const displayed = new Set<string>()
+  const unsent = new Set<string>()
+
+  function noteDisplayed(alarm: Alarm): void {
+    const key = `${alarm.id} ${alarm.priority}`
+    if (displayed.has(key)) return
+    displayed.add(key)
+    unsent.add(alarm.id)
+    sendReceipts()
+  }
+
+  function sendReceipts(): void {
+    if (!connection.is_up) return
+    for (const alarm_id of unsent) {
+      if (stream.send({ type: 'displayed', alarm_id })) unsent.delete(alarm_id)
+    }
+  }
+
+  // ---- residents and their values
+
+  const heard = new Map<string, number>()
+  let reading_people = false
+
+  async function readPeople(): Promise<void> {
+    if (reading_people) return
+    reading_people = true
+    try {
+      const [all_places, all_residents] = await Promise.all([
+        list<Place>('/places'),
+        list<Resident>('/residents', MOST_RESIDENTS),
+      ])
+      places.value = new Map(all_places.map((place) => [place.id, place]))
+      residents.value = all_residents
+      people_fault.value = null
+      await each(all_residents, 6, ({ id }) => readStatus(id))
+      const unseen = all_residents.filter(({ id }) => !trends.has(id))
+      await each(unseen, 3, ({ id }) => readTrend(id))
+    } catch (error) {
+      people_fault.value = faultOf(error)
+      setTimeout(() => connection.is_up && void readPeople(), 5 * RETRY_MS)
+    } finally {
+      reading_people = false
+    }
+  }
+
+  async function readStatus(id: string): Promise<void> {
+    const asked_at = performance.now()
+    try {
+      const status = await call<Status>('GET', `/residents/${id}/status`)
+      // A frame that came while this answer was on its way is newer than it.
+      if ((heard.get(id) ?? -1) < asked_at) keepStatus(id, status)
+    } catch (error) {
+      // The resident has moved out of sight since the list was read.
+      if (!(error instanceof ApiError && error.status === 404)) throw error
+    }
+  }
+
+  function keepStatus(id: string, status: Status): void {
+    heard.set(id, performance.now())
+    statuses.set(id, status)
+    const hr = status.latest.hr
+    if (!hr || typeof hr.value !== 'number') return
+    const at = Date.parse(hr.at)
+    const points = trends.get(id)
+    if (!points || at <= (points.at(-1)?.[0] ?? 0)) return
+    trends.set(id, [...points.filter(([t]) => t > at - TREND_MS), [at, hr.value]])
+  }
+
+  async function readTrend(id: string): Promise<void> {
+    const from = new Date(now.value - TREND_MS).toISOString()
+    const vitals = await call<Vitals>(
+      'GET',
+      `/residents/${id}/vitals?from=${encodeURIComponent(from)}&step=60`,
+    )
+    trends.set(id, (vitals.hr ?? []).map(([t, mean]) => [t, mean]))
+  }
+
+  return {
+    alarms,
+    alarms_fault,
+    alarms_read,
+    recent,
+    loudest,
+    newest,
+    residents,
+    places,
+    people_fault,
+    statuses,
+    trends,
+    connection,
+    act,
+    noteDisplayed,
+    readPeople,
+    most_residents: MOST_RESIDENTS,
+  }
+}
+
+function faultOf(error: unknown): Fault {
+  if (error instanceof ApiError) {
+    if (error.status === 401) sessionEnded()
+    return { status: error.status, detail: error.message }
+  }
+  if (error instanceof Unreachable) return { status: 0, detail: '' }
+  throw error
+}
+
+async function each<Item>(items: Item[], at_once: number, work: (item: Item) => Promise<void>) {
+  const rest = items.values()
+  await Promise.all(
+    Array.from({ length: at_once }, async () => {
+      for (const item of rest) await work(item)
+    }),
+  )
+}

@@ -1,0 +1,140 @@
+/** What a bed's card shows, worked out from what is known; pure. */
+import type { Alarm, Latest, Place, Resident, State, Status } from './api'
+import { isMoreUrgent } from './board'
+
+const SECOND = 1000
+const MINUTE = 60 * SECOND
+
+/** A value from a stream older than this is greyed. */
+export const STALE_MS = 60 * SECOND
+/** A value older than this says nothing about now and is not shown as a reading. */
+const GONE_MS: Record<string, number> = {
+  hr: 15 * MINUTE,
+  rr: 15 * MINUTE,
+  spo2: 15 * MINUTE,
+  temp: 720 * MINUTE,
+}
+
+export interface Reading {
+  value: number
+  age_ms: number
+  stale: boolean
+}
+
+/** The value of a metric as a current reading, or null where there is none fit to show. */
+export function reading(status: Status | undefined, metric: string, now_ms: number): Reading | null {
+  const latest: Latest | undefined = status?.latest[metric]
+  if (!latest || typeof latest.value !== 'number') return null
+  const age_ms = Math.max(0, now_ms - Date.parse(latest.at))
+  const gone_ms = GONE_MS[metric] ?? 15 * MINUTE
+  if (age_ms > gone_ms) return null
+  const stale_ms = metric === 'temp' ? gone_ms : STALE_MS
+  return { value: latest.value, age_ms, stale: age_ms > stale_ms }
+}
+
+/** Age of the newest value of any kind; null when nothing was ever received. */
+export function newestAge(status: Status | undefined, now_ms: number): number | null {
+  const times = Object.values(status?.latest ?? {}).map((latest) => Date.parse(latest?.at ?? ''))
+  const newest = Math.max(...times.filter((at) => !Number.isNaN(at)))
+  return Number.isFinite(newest) ? Math.max(0, now_ms - newest) : null
+}
+
+/** The state to show: the platform's word, or worse where an alarm has come since it spoke. */
+export function stateOf(status: Status | undefined, alarms: Alarm[]): State {
+  const present = alarms.filter((alarm) => alarm.condition === 'present')
+  const known = status?.state ?? 'unknown'
+  const isEmergency = (alarm: Alarm) =>
+    alarm.priority === 'high' && ['emergency', 'physiological', 'safety'].includes(alarm.class)
+  if (known === 'emergency' || present.some(isEmergency)) return 'emergency'
+  if (known === 'attention' || present.some((alarm) => alarm.priority !== 'low')) return 'attention'
+  return known
+}
+
+/** The alarm that a card names: the most urgent, and of those one that nobody has answered. */
+export function foremost(alarms: Alarm[]): Alarm | null {
+  return alarms.reduce<Alarm | null>((best, alarm) => {
+    if (best === null || isMoreUrgent(alarm.priority, best.priority)) return alarm
+    if (isMoreUrgent(best.priority, alarm.priority)) return best
+    return best.handling !== 'open' && alarm.handling === 'open' ? alarm : best
+  }, null)
+}
+
+const WORST_FIRST: Record<State, number> = { emergency: 0, attention: 1, unknown: 2, well: 3 }
+
+export interface Bed {
+  resident: Resident
+  label: string
+  state: State
+}
+
+/** Beds by their label as people count (2 before 10), or problems first. */
+export function inOrder(beds: Bed[], urgent_first: boolean): Bed[] {
+  const byLabel = new Intl.Collator('zh-CN', { numeric: true })
+  return [...beds].sort(
+    (a, b) =>
+      (urgent_first ? WORST_FIRST[a.state] - WORST_FIRST[b.state] : 0) ||
+      byLabel.compare(a.label, b.label) ||
+      byLabel.compare(a.resident.name, b.resident.name),
+  )
+}
+
+export type Places = ReadonlyMap<string, Place>
+
+/** From the outermost place to this one. */
+export function pathOf(places: Places, id: string | null): Place[] {
+  const path: Place[] = []
+  let place = id === null ? undefined : places.get(id)
+  while (place && !path.includes(place)) {
+    path.unshift(place)
+    place = place.parent_id === null ? undefined : places.get(place.parent_id)
+  }
+  return path
+}
+
+/** What a bed is called on the wall: its room and bed, or the home. */
+export function bedLabel(places: Places, id: string | null): string {
+  const path = pathOf(places, id)
+  const last = path.at(-1)
+  const room = path.at(-2)
+  if (!last) return ''
+  return last.kind === 'bed' && room?.kind === 'room' ? `${room.name} ${last.name}` : last.name
+}
+
+/** Where to run to: the last places of the path, the wider ones being known to everybody. */
+export function whereabouts(places: Places, id: string | null): string {
+  return pathOf(places, id)
+    .slice(-3)
+    .map((place) => place.name)
+    .join(' · ')
+}
+
+export interface Grid {
+  columns: number
+  width: number
+  height: number
+}
+
+const SHAPE = 1.95 // Width to height of a card that its contents fill well.
+const GAP = 6
+const SMALLEST = { width: 150, height: 86 }
+const LARGEST = { width: 340, height: 176 }
+
+/** The columns that make `count` cards in this area as large as they can be, in pixels. */
+export function fit(count: number, width: number, height: number): Grid {
+  let best: Grid = { columns: 1, width: SMALLEST.width, height: SMALLEST.height }
+  let best_scale = 0
+  const most = Math.max(1, Math.floor((width + GAP) / (SMALLEST.width + GAP)))
+  for (let columns = 1; columns <= Math.min(most, Math.max(count, 1)); columns++) {
+    const rows = Math.ceil(count / columns)
+    const wide = Math.min(LARGEST.width, (width - GAP * (columns - 1)) / columns)
+    const high = Math.min(LARGEST.height, (height - GAP * (rows - 1)) / rows)
+    const scale = Math.min(wide, Math.max(high, SMALLEST.height) * SHAPE)
+    if (high >= SMALLEST.height && scale > best_scale) {
+      best_scale = scale
+      best = { columns, width: wide, height: high }
+    }
+  }
+  if (best_scale > 0) return best
+  // They do not fit: as many columns as there is room for, and the wall scrolls.
+  return { columns: most, width: (width - GAP * (most - 1)) / most, height: SMALLEST.height }
+}
