@@ -46,6 +46,11 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--user", default="admin", help="who creates what is missing (admin)")
 
 
+def can_log_in(settings: Settings) -> bool:
+    """Return whether there is a login to create things with."""
+    return bool(settings.admin_password or os.environ.get("ANXIN_API_TOKEN"))
+
+
 def administrator(args: argparse.Namespace, settings: Settings) -> Api:
     """Return the API that the options and the environment name."""
     address = Address.parse(settings.http)

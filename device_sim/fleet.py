@@ -134,6 +134,9 @@ class Fleet:
         self.leaving.set()
         for line in self._lines.values():
             line.wake()
+        if kind is None or not issubclass(kind, asyncio.CancelledError):
+            # The lines end by themselves now; another error passes through as it is.
+            kind = error = trace = None
         await self._group.__aexit__(kind, error, trace)
 
     @property

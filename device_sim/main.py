@@ -16,6 +16,7 @@ from device_sim.console import (
     add_connection_arguments,
     administrator,
     all_connected,
+    can_log_in,
     mqtt_address,
     mqtt_level,
     pause,
@@ -28,7 +29,7 @@ from device_sim.console import (
 from device_sim.devices import RHYTHMS
 from device_sim.fleet import Fleet
 from device_sim.person import DAY_S, HOUR_S
-from device_sim.provision import Device, Roster, provision, read_roster, write_roster
+from device_sim.provision import Device, Plan, Roster, provision, read_roster, write_roster
 from device_sim.scenarios import SCENARIOS, Appearance, scenario
 from device_sim.scene import Scene
 from device_sim.ward import plan_ward
@@ -38,6 +39,8 @@ _log = log(__name__)
 RESIDENTS: Final = 36
 LOOK_S: Final = 0.25
 """The scene is looked at at least so often."""
+GATHER_S: Final = 0.02
+"""And at most so often: people are cheaper by the hundred."""
 HISTORY_WINDOW: Final = 400
 """Arrays of history under way at once."""
 
@@ -154,7 +157,7 @@ async def _simulate(args: argparse.Namespace, settings: Settings) -> int:
                     fleet.send(message)
                 show()
                 next_s = min(scene.next_due_s, now_s + LOOK_S, end_s)
-                await pause(stop, next_s - time.time())
+                await pause(stop, max(next_s - time.time(), GATHER_S))
             fleet.cut(())
             await fleet.drain(FINISH_S / 3 if stop.is_set() else FINISH_S)
     residents = len(scene.residents)
@@ -206,13 +209,21 @@ async def _roster(args: argparse.Namespace, settings: Settings, history_s: float
     """Return the devices of the file, and create those that are missing from it."""
     path: Path = args.devices or Path(settings.data_dir) / "sim-devices.json"
     known = read_roster(path)
-    residents = {d.resident.id for d in known.devices if d.resident is not None}
-    if known.devices and not args.provision and len(residents) >= (args.residents or 0):
-        return known
+    seated = {d.resident.id for d in known.devices if d.resident is not None}
     since = datetime.now(UTC) - timedelta(seconds=history_s) if history_s else None
-    plan = plan_ward(args.residents or len(residents) or RESIDENTS, args.seed, since)
+    plan = plan_ward(args.residents or len(seated) or RESIDENTS, args.seed, since)
+    enough = known.devices and len(seated) >= (args.residents or 0)
+    if enough and not args.provision and not _history_would_be_nobodys(known, plan, settings):
+        return known
     async with administrator(args, settings) as api:
         return await provision(api, plan, known, lambda roster: write_roster(path, roster))
+
+
+def _history_would_be_nobodys(known: Roster, plan: Plan, settings: Settings) -> bool:
+    """Return whether devices of ours are assigned too late for the history, and we can mend it."""
+    planned = {device.id: device for device in plan.devices}
+    late = any(d.id in planned and d.lacks(planned[d.id]) for d in known.devices)
+    return late and can_log_in(settings)
 
 
 def _chosen(roster: Roster, residents: int | None, kinds: str | None) -> list[Device]:

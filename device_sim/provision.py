@@ -15,6 +15,7 @@ from typing import Final, Literal, Self, TypeVar
 
 import httpx
 import msgspec
+from msgspec import structs
 
 from anxin.errors import AnxinError, SettingError
 from anxin.logs import log
@@ -47,19 +48,29 @@ class Resident(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A device with its secret; `resident` is None where it watches a place."""
+    """A device with its secret; `resident` is None where it watches a place.
+
+    `since` is the time from which its readings were attributed to the resident, if not just from
+    the assignment on.
+    """
 
     id: str
     secret: str
     kind: str
     resident: Resident | None = None
+    since: datetime | None = None
+
+    def lacks(self, planned: "PlannedDevice") -> bool:
+        """Return whether the plan wants earlier readings attributed than this has."""
+        return planned.since is not None and (self.since is None or planned.since < self.since)
 
 
 class Roster(msgspec.Struct, frozen=True, omit_defaults=True):
     """The devices file: every simulated device, and where to connect it.
 
     `{"devices":[{"id","secret","kind","resident":{"id","name","born","sex","care_level"}}],
-    "mqtt":"127.0.0.1:1883"}`. A device may lack `resident`, a resident all but `id` and `name`.
+    "mqtt":"127.0.0.1:1883"}`. A device may lack `resident` and have `since`; a resident may lack
+    all but `id` and `name`.
     """
 
     devices: tuple[Device, ...] = ()
@@ -110,7 +121,7 @@ class Plan(msgspec.Struct, frozen=True):
 async def provision(
     api: "Api", plan: Plan, known: Roster, keep: Callable[[Roster], None]
 ) -> Roster:
-    """Create what is missing of the plan; return every planned device with its secret.
+    """Create what is missing of the plan; return the planned devices, then the others known.
 
     `known` holds secrets from earlier runs. `keep` gets the roster at the end even when a request
     failed, so that no secret which was shown once is lost.
@@ -118,31 +129,40 @@ async def provision(
     place_ids = await _places(api, plan.places)
     residents = await _residents(api, plan.residents, place_ids)
     existing = {str(item["id"]): item for item in await api.items("/devices")}
-    secrets = {device.id: device.secret for device in known.devices}
-    ready: dict[str, Device] = {}
+    ready = {device.id: device for device in known.devices}
 
     async def one(planned: PlannedDevice) -> None:
-        secret = secrets.get(planned.id)
+        before = ready.get(planned.id)
         item = existing.get(planned.id)
+        resident = residents[planned.resident] if planned.resident is not None else None
         if item is None:
             body = {"id": planned.id, "kind": planned.kind, "place_id": place_ids[planned.place]}
             secret = str((await api.post("/devices", body))["secret"])
-        elif secret is None:
+        elif before is None:
             secret = str((await api.post(f"/devices/{planned.id}/secret", {}))["secret"])
-        resident = residents[planned.resident] if planned.resident is not None else None
-        ready[planned.id] = Device(planned.id, secret, planned.kind, resident)
-        if resident is not None and (item is None or item.get("resident_id") != resident.id):
+        else:
+            secret = before.secret
+        device = Device(
+            planned.id, secret, planned.kind, resident, before.since if before else None
+        )
+        ready[planned.id] = device
+        owned = item is not None and item.get("resident_id") == (resident and resident.id)
+        if resident is not None and (not owned or device.lacks(planned)):
             assignment: Json = {"resident_id": resident.id}
             if planned.since is not None:
                 assignment["since"] = planned.since.isoformat()
             await api.put(f"/devices/{planned.id}/assignment", assignment)
+            ready[planned.id] = structs.replace(device, since=planned.since)
 
     try:
         await _each(one, plan.devices)
     finally:
-        roster = Roster(tuple(ready[d.id] for d in plan.devices if d.id in ready), known.mqtt)
+        planned_ids: dict[str, object] = dict.fromkeys(d.id for d in plan.devices)
+        order = [id_ for id_ in planned_ids | ready if id_ in ready]
+        roster = Roster(tuple(ready[id_] for id_ in order), known.mqtt)
         keep(roster)
-    _log.info("provisioned", devices=len(ready), new=len(set(ready) - set(existing)))
+    new = sum(id_ not in existing for id_ in planned_ids)
+    _log.info("provisioned", devices=len(planned_ids), new=new)
     return roster
 
 
