@@ -22,6 +22,7 @@ from anxin.config import Address, Settings
 from anxin.db.server import describe
 from anxin.embedded import Account, binaries_directory, reachable_binaries
 from anxin.errors import AnxinError
+from anxin.stack import local
 
 _CLOCK_FAULT_SECONDS = 5.0
 _CLOCK_WARNING_SECONDS = 1.0
@@ -182,15 +183,13 @@ def _mqtt_port(settings: Settings) -> Findings:
         yield _port(Address.parse(settings.mqtts), "ANXIN_MQTTS", _tls_answers)
 
 
-def _port(
-    address: Address, option: str, ours: Callable[[tuple[str, int]], bool]
-) -> tuple[Verdict, str]:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+def _port(address: Address, option: str, ours: Callable[[Address], bool]) -> tuple[Verdict, str]:
+    target = local(address)
     try:
-        socket.create_connection((host, address.port), timeout=2).close()
+        socket.create_connection((target.host, target.port), timeout=2).close()
     except OSError:
         return Verdict.GOOD, f"{address} is free"
-    if ours((host, address.port)):
+    if ours(target):
         return Verdict.GOOD, f"{address} is served"
     return (
         Verdict.FAULT,
@@ -198,19 +197,17 @@ def _port(
     )
 
 
-def _anxin_serves_http(target: tuple[str, int]) -> bool:
-    host = f"[{target[0]}]" if ":" in target[0] else target[0]
+def _anxin_serves_http(target: Address) -> bool:
     try:
-        url = f"http://{host}:{target[1]}/healthz"
-        with urllib.request.urlopen(url, timeout=3) as answer:
+        with urllib.request.urlopen(f"http://{target}/healthz", timeout=3) as answer:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError, ValueError):
         return False
 
 
-def _mqtt_answers(target: tuple[str, int]) -> bool:
+def _mqtt_answers(target: Address) -> bool:
     try:
-        with socket.create_connection(target, timeout=3) as connection:
+        with socket.create_connection((target.host, target.port), timeout=3) as connection:
             connection.sendall(_MQTT_HELLO)
             answer = connection.recv(1)
     except OSError:
@@ -218,12 +215,12 @@ def _mqtt_answers(target: tuple[str, int]) -> bool:
     return answer == bytes([_MQTT_CONNACK])
 
 
-def _tls_answers(target: tuple[str, int]) -> bool:
+def _tls_answers(target: Address) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        with socket.create_connection(target, timeout=3) as connection:
+        with socket.create_connection((target.host, target.port), timeout=3) as connection:
             context.wrap_socket(connection).close()
     except OSError:
         return False

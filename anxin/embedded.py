@@ -187,7 +187,7 @@ class EmbeddedPostgres:
         The password is durable before the cluster is.
         """
         password = secrets.token_urlsafe(24)
-        _write_private(self.directory / "postgres.password", password)
+        write_private(self.directory / "postgres.password", password)
         building = cluster.with_name("postgres.new")
         if building.exists():
             shutil.rmtree(building)
@@ -541,7 +541,7 @@ def _shared_buffers_mebibytes() -> int:
     return max(32, min(256, memory // 8 >> 20))
 
 
-def _write_private(file: Path, text: str) -> None:
+def write_private(file: Path, text: str) -> None:
     """Write a file that only its owner can read, and wait until it is on the disk."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as output:

@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Protocol
 
 from anxin.embedded import leashed
@@ -58,9 +60,14 @@ class Service:
         command: Sequence[str],
         environment: Mapping[str, str],
         ready: Callable[[], bool] = lambda: True,
+        output: Path | None = None,
     ) -> None:
-        """Describe a process; `ready` is asked until it says yes."""
+        """Describe a process; `ready` is asked until it says yes.
+
+        What it says goes to our standard error, or to the file `output`, emptied at each start.
+        """
         self.name = name
+        self._output = output
         self._command = command
         self._environment = environment
         self._ready = ready
@@ -68,14 +75,16 @@ class Service:
 
     def start(self) -> None:
         """Start it and wait until it is ready; raise ServiceFailed when it cannot be."""
-        process = self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
-            leashed(self._command, signal.SIGKILL),
-            stdin=subprocess.DEVNULL,
-            # Standard output is for people; what a service says is a log.
-            stdout=sys.stderr,
-            env=self._environment,
-            process_group=0,
-        )
+        with self._output.open("wb") if self._output else nullcontext(sys.stderr) as output:
+            process = self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
+                leashed(self._command, signal.SIGKILL),
+                stdin=subprocess.DEVNULL,
+                # Our standard output is for people; what a service says there is a log as well.
+                stdout=output,
+                stderr=output,
+                env=self._environment,
+                process_group=0,
+            )
         deadline = time.monotonic() + _READY_SECONDS
         while not self._ready():
             if process.poll() is not None:
@@ -104,9 +113,10 @@ class Service:
         try:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            _log.warning("service_killed", service=self.name, pid=process.pid)
             self.abort()
             process.wait()
+            with suppress(OSError):
+                _log.warning("service_killed", service=self.name, pid=process.pid)
 
     def abort(self) -> None:
         """Kill its process group."""
@@ -169,11 +179,14 @@ class Keeper:
                     return
                 if self._stopping.is_set():
                     return
-                _log.error("service_does_not_start", service=self.name, reason=str(error))
+                # A lost terminal must not cost us the supervision.
+                with suppress(OSError):
+                    _log.error("service_does_not_start", service=self.name, reason=str(error))
             else:
                 if self._stopping.is_set():
                     return
-                _log.warning("service_ended", service=self.name, exit_code=code)
+                with suppress(OSError):
+                    _log.warning("service_ended", service=self.name, exit_code=code)
             if time.monotonic() - began > STEADY_SECONDS:
                 pause_seconds = FIRST_PAUSE_SECONDS
             self._stopping.wait(pause_seconds)

@@ -18,8 +18,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from types import FrameType, TracebackType
@@ -38,7 +38,6 @@ STOP_ORDER: Final = ("simulate", "ingest", "api", "worker", "postgres")
 
 _LOG_CHECK_SECONDS = 60.0
 _EASY_TO_TYPE = "abcdefghijkmnpqrstuvwxyz23456789"
-_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 _log = log(__name__)
 
@@ -55,14 +54,23 @@ def run(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001 - 
 class Stack:
     """The process tree of one data directory; entering it starts everything, leaving ends it."""
 
-    def __init__(self, settings: Settings, admin_password: str = "") -> None:
-        """Prepare the tree; `admin_password` is that of `admin` at the first start."""
+    def __init__(
+        self,
+        settings: Settings,
+        admin_password: str = "",
+        defaults: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare the tree; `admin_password` is that of `admin` at the first start.
+
+        `defaults` are variables for the services where our own environment has none.
+        """
         self.settings = settings
         self.directory = Path(settings.data_dir).absolute()
         self.http = Address.parse(settings.http)
         self.mqtt = Address.parse(settings.mqtt)
         self.dsn = settings.database
         self._admin_password = admin_password or settings.admin_password
+        self._defaults = dict(defaults or {})
         self._keepers: dict[str, Keeper] = {}
         self._postgres: EmbeddedPostgres | None = None
         self._cleanup = ExitStack()
@@ -128,7 +136,9 @@ class Stack:
             if not name.startswith(("ANXIN_ADMIN_PASSWORD", "ANXIN_DATABASE"))
         }
         root = str(Path(__file__).resolve().parent.parent)
-        return kept | {
+        return {
+            **self._defaults,
+            **kept,
             "ANXIN_DATABASE": self.dsn,
             "ANXIN_DATA_DIR": str(self.directory),
             "ANXIN_HTTP": str(self.http),
@@ -183,6 +193,13 @@ def command(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "anxin.cli", name, *arguments]
 
 
+def local(address: Address) -> Address:
+    """Return the address at which this machine reaches a listener on `address`."""
+    return Address(
+        {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port
+    )
+
+
 def easy_password() -> str:
     """Return a password of 60 bits that a person can type from paper."""
     return "".join(secrets.choice(_EASY_TO_TYPE) for _ in range(12))
@@ -190,8 +207,11 @@ def easy_password() -> str:
 
 @contextmanager
 def ended_by_signals(at_once: Callable[[], None]) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a clean end of the block; the second one calls."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """Turn the first Ctrl-C, SIGTERM or closed terminal into a clean end; the second one calls."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Unless started with nohup.
+        numbers.append(signal.SIGHUP)
 
     def first(_number: int, _frame: FrameType | None) -> None:
         for number in numbers:
@@ -205,7 +225,8 @@ def ended_by_signals(at_once: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _log.info("stopped")
+        with suppress(OSError):
+            _log.info("stopped")
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
@@ -237,17 +258,17 @@ def _settle(address: Address, name: str, option: str) -> Address:
 
 
 def _listens(address: Address) -> bool:
-    host = _ANY_HOST.get(address.host, address.host)
+    target = local(address)
     try:
-        with socket.create_connection((host, address.port), timeout=1):
+        with socket.create_connection((target.host, target.port), timeout=1):
             return True
     except OSError:
         return False
 
 
 def _is_ready(address: Address) -> bool:
-    host = _ANY_HOST.get(address.host, address.host)
-    connection = http.client.HTTPConnection(host, address.port, timeout=5)
+    target = local(address)
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=5)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == http.client.OK
