@@ -47,7 +47,7 @@ NODE_PATH_FIRST := PATH="$(CURDIR)/$(BIN):$$PATH"
 WEB_SOURCES := $(shell find web -name node_modules -prune -o -type f -print)
 
 api/static/.built: $(WEB_SOURCES) requirements-node.lock | $(VENV)/.created
-	@$(NODE_PATH_FIRST) node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(!(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19)))' 2>/dev/null \
+	@$(NODE_PATH_FIRST) node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)' 2>/dev/null \
 	  && $(NODE_PATH_FIRST) npm --version >/dev/null 2>&1 \
 	  || { echo "Setting up: Node.js"; $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-node.lock; }
 	@echo "Setting up: web pages"

@@ -91,13 +91,16 @@ export function pathOf(places: Places, id: string | null): Place[] {
   return path
 }
 
-/** What a bed is called on the wall: its room and bed, or the home. */
+/** What a bed is called on the wall: its room and bed ("201-1"), or the home. */
 export function bedLabel(places: Places, id: string | null): string {
   const path = pathOf(places, id)
   const last = path.at(-1)
   const room = path.at(-2)
   if (!last) return ''
-  return last.kind === 'bed' && room?.kind === 'room' ? `${room.name} ${last.name}` : last.name
+  if (last.kind !== 'bed' || room?.kind !== 'room') return last.name
+  // A bed numbered within its room; one that carries the room's name already needs no prefix.
+  if (last.name.startsWith(room.name)) return last.name
+  return `${room.name}-${last.name.replace(/\s*(号床|床|号)$/, '')}`
 }
 
 /** Where to run to: the last places of the path, the wider ones being known to everybody. */
@@ -117,7 +120,7 @@ export interface Grid {
 const SHAPE = 1.95 // Width to height of a card that its contents fill well.
 const GAP = 6
 const SMALLEST = { width: 150, height: 86 }
-const LARGEST = { width: 340, height: 176 }
+const LARGEST = { width: 380, height: 200 }
 
 /** The columns that make `count` cards in this area as large as they can be, in pixels. */
 export function fit(count: number, width: number, height: number): Grid {

@@ -64,6 +64,7 @@ export const zh = {
     consciousness: '意识',
     oxygen: '吸氧',
   },
+  short: { hr: '心率', rr: '呼吸', spo2: '血氧', temp: '体温' },
   unit: { perMinute: '次/分' },
   value: { yes: '是', no: '否' },
   age: {
@@ -73,7 +74,7 @@ export const zh = {
     hours: '{n} 小时前',
     days: '{n} 天前',
     never: '没有数据',
-    stale: '数据过时',
+    stale: '{age} 已过时',
   },
   span: { seconds: '{s} 秒', minutes: '{m} 分 {s} 秒', hours: '{h} 小时 {m} 分', days: '{d} 天 {h} 小时' },
   wall: {
@@ -110,7 +111,7 @@ export const zh = {
   priority: { high: '高', medium: '中', low: '低' },
   handling: { open: '未接警', acknowledged: '已接警', on_site: '已到场', closed: '处置完成' },
   outcome: { real: '属实', false: '误报', test: '测试', unknown: '不明' },
-  action: { acknowledge: '接警', arrive: '到场', close: '处置完成', snooze: '静音 30 分钟' },
+  action: { acknowledge: '接警', arrive: '到场', close: '处置完成', snooze: '静音 30 分' },
   close: {
     question: '结果是什么？',
     note: '备注（可不填）',
