@@ -12,7 +12,7 @@ _POLL_SECONDS = 0.02
 
 
 def wait_until(
-    condition: Callable[[], Found], timeout_seconds: float = 10.0, what: str = ""
+    condition: Callable[[], Found | None], timeout_seconds: float = 10.0, what: str = ""
 ) -> Found:
     """Return the first true value of `condition`; fail after `timeout_seconds`."""
     deadline = time.monotonic() + timeout_seconds
@@ -24,13 +24,15 @@ def wait_until(
 
 
 async def eventually(
-    condition: Callable[[], Found | Awaitable[Found]], timeout_seconds: float = 10.0, what: str = ""
+    condition: Callable[[], Found | Awaitable[Found | None] | None],
+    timeout_seconds: float = 10.0,
+    what: str = "",
 ) -> Found:
     """Return the first true value of `condition`, plain or async, and let the loop run between."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         answer = condition()
-        found: Found = await answer if inspect.isawaitable(answer) else answer
+        found: Found | None = await answer if inspect.isawaitable(answer) else answer
         if found:
             return found
         if time.monotonic() > deadline:
