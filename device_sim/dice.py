@@ -44,7 +44,7 @@ class Dice:
         return mixed
 
     def _bits(self, name: str, who: Ints, slot: Ints | int) -> Bits:
-        slots = np.asarray(slot, dtype=np.int64).astype(np.uint64)
+        slots = np.atleast_1d(np.asarray(slot, dtype=np.int64)).astype(np.uint64)
         return _scramble(_scramble(self._keys[who] ^ _salt(name)) ^ slots)
 
 
@@ -55,8 +55,8 @@ def _salt(name: str) -> np.uint64:
 
 def _scramble(numbers: Bits) -> Bits:
     """Mix 64-bit numbers with the finaliser of SplitMix64 (Steele and others, 2014)."""
-    with np.errstate(over="ignore"):
-        mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return mixed ^ (mixed >> np.uint64(31))
+    # Arrays wrap around silently, as wanted here; only NumPy scalars would warn.
+    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

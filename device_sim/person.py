@@ -4,6 +4,7 @@ Nothing is stepped: every value is a function of (seed, person, time), so any mo
 be asked for in any order, for thousands of people at once, and comes out the same each time.
 """
 
+from dataclasses import dataclass
 from datetime import date, timedelta, timezone
 from typing import Final, Literal
 
@@ -119,10 +120,11 @@ class Population:
 
     def moments(self, who: Ints, at_s: Floats) -> list[Moment]:
         """Return person `who[i]` at `at_s[i]` (epoch seconds), for every i."""
-        hour = _local_second(at_s) / HOUR_S
-        in_bed, settled_s = self._rest(who, at_s)
+        days = self._days(who, at_s)
+        hour = days.second / HOUR_S
+        in_bed, settled_s = self._rest(days)
         asleep = in_bed & (settled_s > 600)
-        activity = np.where(in_bed, 0.0, self._activity(who, at_s))
+        activity = np.where(in_bed, 0.0, self._activity(days, at_s))
         movement = np.where(in_bed, self._movement(who, at_s, asleep), 0.0)
         hr = (
             self._hr[who]
@@ -166,23 +168,27 @@ class Population:
             np.clip(dbp, 45, 105),
             movement,
             activity,
-            self._steps(who, at_s),
+            self._steps(days),
             in_bed,
             asleep,
             worn,
         )
         return [Moment(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
-    def _day_hours(self, who: Ints, day: Ints) -> tuple[Floats, Floats]:
-        """Return when each one rises and goes to bed on that local day, in seconds of it."""
+    def _days(self, who: Ints, at_s: Floats) -> "_Days":
+        """Return the local day of each one, with the hours of rising and of going to bed."""
+        local_s = at_s + _UTC_OFFSET_S
+        day = np.floor(local_s / DAY_S).astype(np.int64)
+        second = local_s % DAY_S
         rising = self._rising[who] + 240 * np.clip(self._dice.normal("rise", who, day), -2, 2)
         bedtime = self._bedtime[who] + 420 * np.clip(self._dice.normal("bed", who, day), -2, 2)
-        return rising, bedtime
+        waking: Floats = np.clip((second - rising) / (bedtime - rising), 0, 1)
+        return _Days(who, day, second, rising, bedtime, waking)
 
-    def _rest(self, who: Ints, at_s: Floats) -> tuple[Flags, Floats]:
+    def _rest(self, days: "_Days") -> tuple[Flags, Floats]:
         """Return who is in bed, and for how many seconds already (roughly, for falling asleep)."""
-        day, second = _local_day(at_s), _local_second(at_s)
-        rising, bedtime = self._day_hours(who, day)
+        who, day, second = days.who, days.day, days.second
+        rising, bedtime = days.rising, days.bedtime
         night = (second >= bedtime) | (second < rising)
         lain = np.where(second >= bedtime, second - bedtime, second + DAY_S / 12)
 
@@ -216,23 +222,17 @@ class Population:
             lain = np.where(goes & (back_s >= 0), np.minimum(lain, back_s), lain)
         return in_bed, lain
 
-    def _waking_part(self, who: Ints, at_s: Floats) -> Floats:
-        """Return how much of the waking day has passed, 0 to 1."""
-        rising, bedtime = self._day_hours(who, _local_day(at_s))
-        part: Floats = np.clip((_local_second(at_s) - rising) / (bedtime - rising), 0, 1)
-        return part
-
-    def _activity(self, who: Ints, at_s: Floats) -> Floats:
+    def _activity(self, days: "_Days", at_s: Floats) -> Floats:
         """Return how busy each one is, busiest after each meal."""
-        tide = 1 + 0.75 * np.cos(6 * np.pi * self._waking_part(who, at_s))
-        bouts = 1 + 0.5 * self._dice.drift("bouts", who, at_s, 600)
-        return np.clip(0.3 * self._mobility[who] * tide * bouts, 0.02, 1)
+        tide = 1 + 0.75 * np.cos(6 * np.pi * days.waking)
+        bouts = 1 + 0.5 * self._dice.drift("bouts", days.who, at_s, 600)
+        return np.clip(0.3 * self._mobility[days.who] * tide * bouts, 0.02, 1)
 
-    def _steps(self, who: Ints, at_s: Floats) -> Floats:
+    def _steps(self, days: "_Days") -> Floats:
         """Return the steps since midnight: the tide of `_activity`, summed up."""
-        day = _local_day(at_s)
-        part = self._waking_part(who, at_s)
-        total = self._steps_a_day[who] * (0.7 + 0.6 * self._dice.uniform("walks", who, day))
+        part = days.waking
+        eager = 0.7 + 0.6 * self._dice.uniform("walks", days.who, days.day)
+        total = self._steps_a_day[days.who] * eager
         walked: Floats = np.floor(total * (part + 0.75 * np.sin(6 * np.pi * part) / (6 * np.pi)))
         return walked
 
@@ -245,10 +245,16 @@ class Population:
         return np.where(turn < np.where(asleep, 0.015, 0.1), 0.3 + 0.5 * size, stirring)
 
 
-def _local_day(at_s: Floats) -> Ints:
-    return np.floor((at_s + _UTC_OFFSET_S) / DAY_S).astype(np.int64)
+@dataclass(frozen=True, slots=True)
+class _Days:
+    """The local day of each (person, time): its number, and seconds of it.
 
+    `waking` is how much of the waking day has passed, 0 to 1.
+    """
 
-def _local_second(at_s: Floats) -> Floats:
-    second: Floats = (at_s + _UTC_OFFSET_S) % DAY_S
-    return second
+    who: Ints
+    day: Ints
+    second: Floats
+    rising: Floats
+    bedtime: Floats
+    waking: Floats
