@@ -231,11 +231,11 @@ def _certificate(settings: Settings) -> Findings:
     if not settings.mqtts:
         yield Verdict.NOTE, "no TLS listener is set (ANXIN_MQTTS); fine inside one trusted network"
         return
-    if not (settings.tls_cert and settings.tls_key):
-        yield Verdict.FAULT, "ANXIN_MQTTS needs ANXIN_TLS_CERT and ANXIN_TLS_KEY"
+    if not settings.tls_cert:
+        yield Verdict.FAULT, "ANXIN_MQTTS needs ANXIN_TLS_CERT, and ANXIN_TLS_KEY with its key"
         return
     try:
-        expires = certificate_expiry(Path(settings.tls_cert), Path(settings.tls_key))
+        expires = certificate_expiry(settings.tls_cert, settings.tls_key or None)
     except (OSError, ssl.SSLError) as error:
         text = f"certificate and key must be readable, belong together and not be expired: {error}"
         yield Verdict.FAULT, text
@@ -248,8 +248,10 @@ def _certificate(settings: Settings) -> Findings:
     )
 
 
-def certificate_expiry(certificate: Path, key: Path) -> float:
+def certificate_expiry(certificate: str, key: str | None) -> float:
     """Return when a certificate expires (epoch seconds), after a handshake with itself in memory.
+
+    Without `key` the file of the certificate holds it.
 
     Raises OSError when a file cannot be read, ssl.SSLError when the pair is wrong or expired.
     """
