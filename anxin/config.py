@@ -56,8 +56,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device_rate: int = 20_000
     """Messages a second that one device may send for long; 0 means no limit."""
     device_burst: int = 40_000
-    ingest_lanes: int = 2
-    """Transactions of telemetry that one ingest process keeps in flight."""
     ingest_share_port: bool = False
     """Let several ingest processes on one machine listen on the same port."""
     queue_mebibytes: int = 64

@@ -151,6 +151,15 @@ SPOT_KINDS: Final = frozenset({"cuff", "thermometer", "scale"})
 """Devices whose single readings stand alone: no persistence, they trigger at once."""
 
 
+_BY_METRIC: Final = {
+    metric: tuple(rule for rule in RULES if rule.metric == metric)
+    for metric in ("spo2", "hr", "rr", "temp", "sbp", "battery")  # SpO2 first: apnea looks at it
+}
+JUDGED: Final = tuple(_BY_METRIC)
+_JUDGED_COLUMNS: Final = np.array([COLUMN[metric] for metric in JUDGED])
+_SPO2, _RR = JUDGED.index("spo2"), JUDGED.index("rr")
+
+
 class EventAlarm(msgspec.Struct, frozen=True):
     """The alarm that an event raises at once."""
 
@@ -216,6 +225,9 @@ class Live:
     spo2_before: Floats = field(default_factory=lambda: np.empty(0))
     spo2_now: Floats = field(default_factory=lambda: np.empty(0))
     spot: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
+    calm_low: Floats = field(default_factory=lambda: np.empty((len(JUDGED), 0)))
+    calm_high: Floats = field(default_factory=lambda: np.empty((len(JUDGED), 0)))
+    busy: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     def add(self) -> int:
         """Make room for one more device and return its row."""
@@ -232,11 +244,22 @@ class Live:
 
     def forget(self, row: int) -> None:
         """Start the device at `row` afresh, as one never heard from."""
-        self.limits[:, row] = limits_of({})
+        self.set_limits(row, limits_of({}))
+        self.busy[row] = False
         for array in (self.last_us, self.onset_us, self.fired, self.fired_us):
             array[:, row] = 0
         self.presence[row] = UNKNOWN
         self.spo2_before[row] = self.spo2_now[row] = np.nan
+
+    def set_limits(self, row: int, limits: Floats) -> None:
+        """Set a device's limits (in the order of LIMITS) and the band in which all is calm."""
+        self.limits[:, row] = limits
+        for place, metric in enumerate(JUDGED):
+            levels = [level for rule in _BY_METRIC[metric] for level in rule.levels if level.limit]
+            low = [limits[LIMIT_ROW[one.limit]] for one in levels if one.compare in {"<", "<="}]
+            high = [limits[LIMIT_ROW[one.limit]] for one in levels if one.compare in {">", ">="}]
+            self.calm_low[place, row] = max(low, default=-np.inf)
+            self.calm_high[place, row] = min(high, default=np.inf)
 
 
 def judge(
@@ -251,19 +274,42 @@ def judge(
     if not len(rows):
         return triggers
     at = _presence_at(live, rows, presence, usable)
-    for metric, rules in _BY_METRIC.items():
-        column = values[:, COLUMN[metric]]
-        chosen = np.flatnonzero(usable & ~np.isnan(column))
-        if len(chosen):
-            _judge_metric(live, metric, rules, chosen, rows, ts_us, values, at, triggers)
-    triggers.sort(key=lambda trigger: trigger.index)
+    judged = values[:, _JUDGED_COLUMNS].T
+    told: Bools = usable & ~np.isnan(judged)
+    # Most readings are calm: inside every limit, of a device about which nothing is pending.
+    # Only the others, usually none, go through the rules one by one.
+    with np.errstate(invalid="ignore"):
+        outside: Bools = (judged <= live.calm_low[:, rows]) | (judged >= live.calm_high[:, rows])
+    outside &= told
+    if outside.any() or live.busy[rows].any():
+        live.busy[rows[outside.any(axis=0)]] = True
+        busy = live.busy[rows]
+        for place, metric in enumerate(JUDGED):
+            chosen = np.flatnonzero(told[place] & busy)
+            if len(chosen):
+                _judge_metric(live, metric, chosen, rows, ts_us, values, at, triggers)
+        pending = live.fired[:, rows].any(axis=0) | live.onset_us[:, rows].any(axis=0)
+        live.busy[rows] = pending
+        triggers.sort(key=lambda trigger: trigger.index)
+    _remember(live, rows, ts_us, judged, told)
     return triggers
 
 
-_BY_METRIC: Final = {
-    metric: tuple(rule for rule in RULES if rule.metric == metric)
-    for metric in ("spo2", "hr", "rr", "temp", "sbp", "battery")  # SpO2 first: apnea looks at it
-}
+def _remember(live: Live, rows: Ints, ts_us: Ints, judged: Floats, told: Bools) -> None:
+    for place, column in enumerate(_JUDGED_COLUMNS):
+        there = told[place]
+        if not there.any():
+            continue
+        chosen, times = (rows, ts_us) if there.all() else (rows[there], ts_us[there])
+        last = live.last_us[column]
+        last[chosen] = np.maximum(last[chosen], times)  # sorted by time: the newest is last
+        if place == _SPO2:
+            live.spo2_now[chosen] = judged[place][there]
+        elif place == _RR:
+            breathing = rows[there & (judged[place] > 0)]
+            live.spo2_before[breathing] = live.spo2_now[breathing]
+
+
 _FIRST_LEVEL: Final = {
     rule.kind: sum(len(before.levels) for before in RULES[:row]) for row, rule in enumerate(RULES)
 }
@@ -296,7 +342,6 @@ def _starts(rows: Ints) -> Bools:
 def _judge_metric(
     live: Live,
     metric: str,
-    rules: tuple[Rule, ...],
     chosen: Ints,
     all_rows: Ints,
     all_ts: Ints,
@@ -320,11 +365,10 @@ def _judge_metric(
     previous[1:] = ts[:-1]
     previous[first] = last[rows[first]]
     view = _View(rows, ts, value, presence, first, ts - previous, chosen)
-    for rule in rules:
+    for rule in _BY_METRIC[metric]:
         _judge_rule(live, rule, view, triggers)
     if metric == "spo2":
         live.spo2_now[rows] = value
-    last[rows] = np.maximum(last[rows], ts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,9 +440,6 @@ def _since(onset: Ints, holds: Bools, view: _View, gap_seconds: float) -> Ints:
 
 def _apnea_with_fall(live: Live, holds: Bools, since: Ints, view: _View) -> Bools:
     """No breathing for a shorter time counts when the oxygen saturation fell with it."""
-    breathing = np.flatnonzero(view.value > 0)
-    if len(breathing):
-        live.spo2_before[view.rows[breathing]] = live.spo2_now[view.rows[breathing]]
     fall = live.spo2_before[view.rows] - live.spo2_now[view.rows]
     result: Bools = (
         holds & (view.ts - since >= APNEA_FALL_SECONDS * SECOND_US) & (fall >= APNEA_SPO2_FALL)

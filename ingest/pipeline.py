@@ -1,8 +1,7 @@
 """The commit pipeline: decode, judge, one transaction, acknowledge.
 
 Natural group commit: while a lane's transaction runs, messages gather; when it ends, all that
-gathered go into the next. Emergencies have a lane of their own and wait for nobody. The other
-messages of one device always take the same lane, so their order is kept.
+gathered go into the next. Emergencies have a lane of their own and wait for nobody.
 """
 
 import asyncio
@@ -16,9 +15,12 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 
+from anxin.db.arrays import Texts
 from anxin.db.intake import (
+    Due,
     DuplicateReadings,
     Intake,
+    Newest,
     Raise,
     Recover,
     Transaction,
@@ -55,7 +57,7 @@ from ingest.columns import (
     gather,
 )
 from ingest.inbound import Inbound, Kind
-from ingest.newest import add_since, newest, presence_is
+from ingest.newest import newest, presence_is, since
 from ingest.registry import Registry
 
 MAX_BATCH: Final = 2_000
@@ -66,7 +68,9 @@ LATEST_EMERGENCY_US: Final = 24 * 3_600_000_000
 _NIGHT: Final = (22, 6)
 _BATTERY: Final = COLUMN["battery"]
 _SIGNS_OF_LIFE: Final = frozenset({"bed_exit", "bed_return", "motion", "door_open", "door_closed"})
-_LATEST: Final = ("keys", "ts", "received", "active", "absent", "present", "metrics")
+_NONE: Final = np.zeros(0, np.int64)
+_NOTHING_DUE: Final = Due(_NONE, _NONE)
+_NOBODY: Final = Newest(_NONE, _NONE, _NONE, _NONE, _NONE, _NONE, Texts())
 _STATE: Final = ("keys", "onlines", "ats", "heards", "batteries", "rssis", "firmwares")
 _OVERHEAD_BYTES: Final = 64
 """What one queued payload costs beside its own bytes."""
@@ -96,8 +100,8 @@ class _Work:
     columns: Columns | None = None
     rows: bytes = b""
     triggers: list[Trigger] = field(default_factory=list)
-    latest: dict[str, list[Any]] = field(default_factory=dict)
-    marks: tuple[list[int], list[int]] = ((), ())  # type: ignore[assignment]  # empty is empty
+    latest: Newest | None = None
+    due: Due = _NOTHING_DUE
     events: list["_Happening"] = field(default_factory=list)
     states: dict[int, list[Any]] = field(default_factory=dict)
     results: list[tuple[int, int, bool, str | None]] = field(default_factory=list)
@@ -150,12 +154,11 @@ class Pipeline:
         dsn: str,
         registry: Registry,
         *,
-        lanes: int = 2,
         queue_bytes: int = 64 * 1024 * 1024,
         timezone: str = "Asia/Shanghai",
         receipt: Callable[[Inbound, str], None] | None = None,
     ) -> None:
-        """Prepare `lanes` lanes for ordinary messages and one for emergencies.
+        """Prepare a lane for ordinary messages and one for emergencies.
 
         `receipt` is called for every event once it is committed, with its id.
         """
@@ -164,7 +167,7 @@ class Pipeline:
         self._zone = ZoneInfo(timezone)
         self._receipt = receipt
         self._urgent = Lane("urgent", dsn)
-        self._lanes = [Lane(f"lane {number}", dsn) for number in range(lanes)]
+        self._ordinary = Lane("ordinary", dsn)
         self._queued = 0
         self._limit = queue_bytes
         self._waiting: list[Callable[[], None]] = []
@@ -179,7 +182,7 @@ class Pipeline:
         if inbound.kind is Kind.EVENT:
             self._urgent.put(inbound)
         else:
-            self._lanes[inbound.device.row % len(self._lanes)].put(inbound)
+            self._ordinary.put(inbound)
 
     @property
     def has_room(self) -> bool:
@@ -203,7 +206,7 @@ class Pipeline:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for lane in (self._urgent, *self._lanes):
+            for lane in (self._urgent, self._ordinary):
                 group.create_task(self._serve(lane), name=f"pipeline {lane.name}")
 
     async def _serve(self, lane: Lane) -> None:
@@ -278,8 +281,12 @@ class Pipeline:
                 if pause == 0.05:
                     _log.warning("database_away", lane=lane.name, queued_bytes=self._queued)
                 self.counters.retries += 1
-                # The outcome of the last attempt is unknown: it may have been committed.
+                # The outcome of the last attempt is unknown: it may have been committed. And the
+                # marks made before it may have been settled meanwhile, without these readings.
                 lane.expect_duplicates = True
+                if work.columns is not None:
+                    self._marked.clear()
+                    work.due = self._due(work.columns)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
@@ -290,10 +297,8 @@ class Pipeline:
             changes = list(work.changes)
             if work.columns is not None and len(work.columns):
                 changes += await self._store_readings(lane, transaction, work)
-            if work.latest.get("keys"):
-                await transaction.latest(work.latest)
-            if work.marks[0]:
-                await transaction.mark_rollups(*work.marks)
+            if work.latest is not None or len(work.due.keys):
+                await transaction.latest(work.latest or _NOBODY, work.due)
             if work.events:
                 changes += await self._store_events(transaction, work.events)
             if work.states:
@@ -354,8 +359,8 @@ class Pipeline:
         self.counters.events_again += len(happenings) - len(new)
         fresh = [one for one in happenings if (one.inbound.device.key, one.event.id) in new]
         latest = self._latest_of_events(fresh)
-        if latest["keys"]:
-            await transaction.latest(latest)
+        if latest is not None:
+            await transaction.latest(latest, _NOTHING_DUE)
         return [change for one in fresh for change in self._event_changes(one)]
 
     def _finish(self, work: _Work) -> None:
@@ -412,10 +417,10 @@ class Pipeline:
             columns.usable,
         )  # fmt: skip
         work.latest = newest(registry, columns)
-        work.marks = self._marks(columns)
+        work.due = self._due(columns)
 
-    def _marks(self, columns: Columns) -> tuple[list[int], list[int]]:
-        """Return the (device key, minute) pairs whose rollups this batch makes stale."""
+    def _due(self, columns: Columns) -> Due:
+        """Return the minutes of devices whose rollups this batch makes stale."""
         minutes = columns.ts_us // 60_000_000
         changes = np.r_[
             True, (columns.keys[1:] != columns.keys[:-1]) | (minutes[1:] != minutes[:-1])
@@ -431,7 +436,7 @@ class Pipeline:
             self._marked[key] = (minute, now)
             keys.append(key)
             due.append(minute)
-        return keys, due
+        return Due(np.array(keys, np.int64), np.array(due, np.int64))
 
     def _take_events(self, inbound: Inbound, work: _Work) -> None:
         seen = {(one.inbound.device.key, one.event.id) for one in work.events}
@@ -492,12 +497,11 @@ class Pipeline:
             )
         return changes
 
-    def _latest_of_events(self, happenings: Sequence[_Happening]) -> dict[str, list[Any]]:
+    def _latest_of_events(self, happenings: Sequence[_Happening]) -> Newest | None:
         """Beds left and motion seen are signs of life, also when an event tells them."""
         registry = self._registry
-        out: dict[str, list[Any]] = {name: [] for name in _LATEST}
         devices: dict[int, tuple[_Happening, dict[str, Any]]] = {}
-        for one in happenings:
+        for one in sorted(happenings, key=lambda one: (one.inbound.device.key, one.ts_us)):
             if one.flags & (AHEAD | BEHIND) or one.event.type not in _SIGNS_OF_LIFE:
                 continue
             row = one.inbound.device.row
@@ -512,13 +516,17 @@ class Pipeline:
                 metrics["presence"] = (word, one.ts_us // 1000)
             registry.active_us[row] = max(registry.active_us[row], one.ts_us)
             devices[row] = (one, metrics)
-        for row, (one, metrics) in sorted(devices.items()):
-            out["keys"].append(one.inbound.device.key)
-            out["ts"].append(one.ts_us)
-            out["received"].append(one.inbound.received_us)
-            add_since(registry, row, out)
-            out["metrics"].append(msgspec.json.encode(metrics).decode())
-        return out
+        if not devices:
+            return None
+        told = [one for one, _ in devices.values()]
+        return since(
+            registry,
+            list(devices),
+            keys=np.array([one.inbound.device.key for one in told], np.int64),
+            ts_us=np.array([one.ts_us for one in told], np.int64),
+            received_us=np.array([one.inbound.received_us for one in told], np.int64),
+            metrics=Texts(msgspec.json.encode(metrics).decode() for _, metrics in devices.values()),
+        )
 
     def _take_states(self, inbound: Inbound, work: _Work) -> None:
         key = inbound.device.key

@@ -142,7 +142,8 @@ class Registry:
         self.active_us[row] = _us(card.active_at)
 
     def _set_rules(self, row: int, card: Card) -> None:
-        self.live.limits[:, row] = limits_of(card.limits, spo2_scale=card.spo2_scale)
+        self.live.set_limits(row, limits_of(card.limits, spo2_scale=card.spo2_scale))
+        self.live.busy[row] = True
         self.live.spot[row] = card.kind in SPOT_KINDS
 
     async def _rebuild(self, cards: Sequence[Card], rows: dict[int, int]) -> None:

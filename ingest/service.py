@@ -35,7 +35,6 @@ class IngestService:
         self.pipeline = Pipeline(
             settings.database,
             self.registry,
-            lanes=settings.ingest_lanes,
             queue_bytes=settings.queue_mebibytes * 1024 * 1024,
             timezone=settings.timezone,
             receipt=self._send_receipt,

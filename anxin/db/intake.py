@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import msgspec
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg.pq import TransactionStatus
 
+from anxin.db import arrays
+from anxin.db.arrays import Texts
 from anxin.db.pool import Connection, blocks, connect
 from anxin.errors import AnxinError, DatabaseUnavailable
 
+Ints = NDArray[np.int64]
 _SQL = blocks("intake")
 
 
@@ -20,6 +25,27 @@ class RefusedByDatabase(AnxinError):
 
 class DuplicateReadings(AnxinError):
     """Some of these readings are stored already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest of each device: int64 arrays of one length, 0 for "no such time"."""
+
+    keys: Ints
+    ts_us: Ints
+    received_us: Ints
+    active_us: Ints
+    absent_us: Ints
+    present_us: Ints
+    metrics: Texts
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Minutes (since the epoch) of devices whose rollups are no longer right."""
+
+    keys: Ints
+    minutes: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +93,7 @@ class Intake:
         """Return a transaction on a live connection; raise DatabaseUnavailable."""
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._dsn, application="anxin ingest")
+            arrays.register(self._connection)
         return Transaction(self._connection)
 
 
@@ -117,13 +144,22 @@ class Transaction:
             await cursor.execute(_SQL["merge_incoming"])
             return {(row["device_key"], row["ts_us"]) for row in await cursor.fetchall()}
 
-    async def latest(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Renew the newest values; columns keys, ts, received, active, absent, present, metrics."""
-        await self._connection.execute(_SQL["upsert_latest"], columns)
-
-    async def mark_rollups(self, keys: Sequence[int], minutes: Sequence[int]) -> None:
-        """Note minutes (since the epoch) whose rollups must be renewed."""
-        await self._connection.execute(_SQL["mark_rollups"], {"keys": keys, "minutes": minutes})
+    async def latest(self, newest: Newest, due: Due) -> None:
+        """Renew the newest values, and note the minutes whose rollups must be renewed."""
+        await self._connection.execute(
+            _SQL["upsert_latest"],
+            {
+                "keys": newest.keys,
+                "ts": newest.ts_us,
+                "received": newest.received_us,
+                "active": newest.active_us,
+                "absent": newest.absent_us,
+                "present": newest.present_us,
+                "metrics": newest.metrics,
+                "due_keys": due.keys,
+                "due_minutes": due.minutes,
+            },
+        )
 
     async def events(self, columns: Mapping[str, Sequence[Any]]) -> set[tuple[int, str]]:
         """Store events; return (device key, id) of those not seen before."""

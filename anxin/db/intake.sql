@@ -63,17 +63,24 @@ WHERE (t.presence IS NULL AND excluded.presence IS NOT NULL)
 RETURNING t.device_key, (extract(epoch FROM t.ts) * 1000000)::bigint AS ts_us
 
 -- name: upsert_latest
+-- 0 stands for "no such time".
+WITH due AS (
+    INSERT INTO rollup_due (device_key, minute)
+    SELECT key, timestamptz 'epoch' + minute * interval '1 minute'
+    FROM unnest(%(due_keys)s::bigint[], %(due_minutes)s::bigint[]) AS new (key, minute)
+)
 INSERT INTO latest AS l
     (device_key, ts, received_at, active_at, absent_since, present_since, metrics)
 SELECT device_key, timestamptz 'epoch' + ts * interval '1 microsecond',
        timestamptz 'epoch' + received * interval '1 microsecond',
-       timestamptz 'epoch' + active * interval '1 microsecond',
-       timestamptz 'epoch' + absent * interval '1 microsecond',
-       timestamptz 'epoch' + present * interval '1 microsecond',
+       timestamptz 'epoch' + nullif(active, 0) * interval '1 microsecond',
+       timestamptz 'epoch' + nullif(absent, 0) * interval '1 microsecond',
+       timestamptz 'epoch' + nullif(present, 0) * interval '1 microsecond',
        metrics::jsonb
-FROM unnest(%(keys)s::integer[], %(ts)s::bigint[], %(received)s::bigint[], %(active)s::bigint[],
+FROM unnest(%(keys)s::bigint[], %(ts)s::bigint[], %(received)s::bigint[], %(active)s::bigint[],
             %(absent)s::bigint[], %(present)s::bigint[], %(metrics)s::text[])
      AS new (device_key, ts, received, active, absent, present, metrics)
+ORDER BY device_key
 ON CONFLICT (device_key) DO UPDATE SET
     ts = greatest(l.ts, excluded.ts),
     received_at = greatest(l.received_at, excluded.received_at),
@@ -84,11 +91,6 @@ ON CONFLICT (device_key) DO UPDATE SET
                          ELSE l.present_since END,
     metrics = CASE WHEN excluded.ts >= l.ts THEN l.metrics || excluded.metrics
                    ELSE newest_metrics(l.metrics, excluded.metrics) END
-
--- name: mark_rollups
-INSERT INTO rollup_due (device_key, minute)
-SELECT key, timestamptz 'epoch' + minute * interval '1 minute'
-FROM unnest(%(keys)s::integer[], %(minutes)s::bigint[]) AS new (key, minute)
 
 -- name: insert_events
 INSERT INTO events (device_key, id, type, ts, received_at, flags, detail)

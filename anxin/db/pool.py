@@ -21,7 +21,8 @@ from anxin.logs import log
 Connection = AsyncConnection[DictRow]
 Parameters = Mapping[str, Any] | Sequence[Any] | None
 
-_OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=15s"
+# A statement that hangs, or a client stopped inside a transaction, must not hold up the others.
+_OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=15s -c statement_timeout=30s"
 _log = log(__name__)
 
 

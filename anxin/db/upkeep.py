@@ -1,0 +1,110 @@
+"""What the worker does in the database: rollups, partitions, retention, and looking for silence."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from anxin.db.intake import Raise, Recover, Transaction
+from anxin.db.pool import Connection, Database, blocks, connect, translated
+
+_SQL = blocks("upkeep")
+_TIMESCALE = blocks("rollups")
+
+
+async def is_timescale(db: Database) -> bool:
+    """Tell whether TimescaleDB keeps the rollups of this schema."""
+    row = await db.fetch_one(_TIMESCALE["timescale_present"])
+    return bool(row and row["present"])
+
+
+async def roll_up(db: Database, *, settle_seconds: float, most: int) -> int:
+    """Renew the rollups of up to `most` marked minutes; return how many."""
+    row = await db.fetch_one(_SQL["roll_up"], {"settle": settle_seconds, "most": most})
+    return int(row["rolled"]) if row else 0
+
+
+async def roll_up_timescale(dsn: str, settled: datetime, *, most: int) -> int:
+    """The same where continuous aggregates hold the rollups; return how many marks were settled."""
+    connection = await connect(dsn, autocommit=True, application="anxin worker rollups")
+    async with connection, translated():
+        locked = await (await connection.execute(_TIMESCALE["timescale_lock"])).fetchone()
+        if not locked or not locked["locked"]:
+            return 0
+        cursor = await connection.execute(
+            _TIMESCALE["timescale_due"], {"settled": settled, "most": most}
+        )
+        windows = await cursor.fetchall()
+        for window in windows:
+            for step in ("refresh_minutes", "refresh_hour", "settled"):
+                await connection.execute(_TIMESCALE[f"timescale_{step}"], window)
+        await connection.execute(_TIMESCALE["timescale_unlock"])
+        return sum(len(window["ids"]) for window in windows)
+
+
+async def keep_partitions(db: Database, *, retention_days: int) -> int:
+    """Make partitions ahead of time and drop what is too old; return how many were dropped."""
+    await db.execute(_SQL["add_partitions"])
+    row = await db.fetch_one(_SQL["drop_partitions"], {"days": retention_days})
+    return int(row["dropped"]) if row else 0
+
+
+async def forget_old(db: Database, *, quarantine_days: int) -> None:
+    """Delete what is kept for a time only: quarantine, expired sessions and the like."""
+    await db.execute(_SQL["forget_old"], {"quarantine_days": quarantine_days})
+
+
+class Look:
+    """One look of the worker at the database, inside one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Use a connection inside its transaction."""
+        self._connection = connection
+
+    async def mine(self) -> datetime | None:
+        """Return the database's time when no other worker is looking now, else None."""
+        row = await (await self._connection.execute(_SQL["one_worker"])).fetchone()
+        if not row or not row["mine"]:
+            return None
+        return await self.clock()
+
+    async def clock(self) -> datetime:
+        """Return the database's time, by which everything stored is dated."""
+        row = await (await self._connection.execute(_SQL["clock"])).fetchone()
+        assert row is not None  # noqa: S101  a query without FROM has one row
+        now: datetime = row["now"]
+        return now
+
+    async def silent(
+        self, patience: Mapping[str, tuple[int, bool]], first_seconds: int
+    ) -> list[DictRow]:
+        """Return devices silent for longer than `patience` by kind: seconds, measurements only."""
+        parameters = {
+            "kinds": list(patience),
+            "seconds": [seconds for seconds, _ in patience.values()],
+            "measured": [measured for _, measured in patience.values()],
+            "first_seconds": first_seconds,
+        }
+        return await self._rows("silent", parameters)
+
+    async def beds(self) -> list[DictRow]:
+        """Return empty beds: subject, ids, absent_since, present_since, fall_risk."""
+        return await self._rows("beds", {})
+
+    async def inactive(self, seconds: int) -> list[DictRow]:
+        """Return residents seen but not active for `seconds`: subject, ids, active_at."""
+        return await self._rows("inactive", {"seconds": seconds})
+
+    async def episodes(self, kinds: Sequence[str], bundle_seconds: int) -> list[DictRow]:
+        """Return the last episode of each subject and kind that is open or lately closed."""
+        return await self._rows(
+            "watched_episodes", {"kinds": list(kinds), "bundle": bundle_seconds}
+        )
+
+    async def alarms(self, changes: Sequence[Raise | Recover]) -> None:
+        """Raise and recover alarms in this transaction."""
+        await Transaction(self._connection).alarms(changes)
+
+    async def _rows(self, name: str, parameters: Mapping[str, Any]) -> list[DictRow]:
+        return await (await self._connection.execute(_SQL[name], parameters)).fetchall()

@@ -1,0 +1,174 @@
+"""`anxin worker`: the tick. Looks for silence, keeps rollups, partitions and retention."""
+
+import argparse
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import uvloop
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from anxin.config import Address, Settings
+from anxin.db import upkeep
+from anxin.db.migrate import migrate
+from anxin.db.pool import Database
+from anxin.db.upkeep import Look
+from anxin.errors import AnxinError, DatabaseUnavailable, SettingError
+from anxin.logs import log
+from models import watch
+
+WATCH_SECONDS: Final = 5.0
+ROLL_UP_SECONDS: Final = 10.0
+UPKEEP_SECONDS: Final = 3600.0
+SETTLE_SECONDS: Final = 120.0
+"""Longer than ingest waits before it marks a minute again, plus its longest transaction."""
+MOST_MINUTES: Final = 20_000
+_log = log(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything is a setting."""
+    parser.description = (
+        "Look for silence, keep rollups, partitions and retention. Several may run: "
+        "they share the work."
+    )
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001  every command's form
+    """Work until told to stop."""
+    if not settings.database:
+        raise SettingError("Set ANXIN_DATABASE, or run everything with `anxin up`.")
+    migrate(settings.database)
+    uvloop.run(serve(settings))
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Run every duty at its own pace until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(
+            Database(settings.database, size=4, application="anxin worker")
+        )
+        worker = Worker(db, settings)
+        if settings.worker_metrics:
+            where = Address.parse(settings.worker_metrics)
+            server, _ = start_http_server(where.port, where.host, registry=worker.metrics.registry)
+            stack.callback(server.shutdown)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        duties = [
+            group.create_task(worker.every(seconds, name, duty), name=name)
+            for name, seconds, duty in (
+                ("watch", WATCH_SECONDS, worker.watch),
+                ("roll_up", ROLL_UP_SECONDS, worker.roll_up),
+                ("upkeep", UPKEEP_SECONDS, worker.upkeep),
+            )
+        ]
+        await stop.wait()
+        for duty in duties:
+            duty.cancel()
+
+
+class Metrics:
+    """What Prometheus reads of a worker."""
+
+    def __init__(self) -> None:
+        """Register on a registry of its own."""
+        self.registry = CollectorRegistry()
+        self.seconds = Histogram(
+            "anxin_worker_duty_seconds", "how long a duty took", ["duty"], registry=self.registry
+        )
+        self.last = Gauge(
+            "anxin_worker_duty_last_time", "when a duty last succeeded", ["duty"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.failures = Counter(
+            "anxin_worker_duty_failures", "duties that failed", ["duty"], registry=self.registry
+        )
+
+
+class Worker:
+    """The duties of one worker process."""
+
+    def __init__(self, db: Database, settings: Settings) -> None:
+        """Work on this database."""
+        self._db = db
+        self._settings = settings
+        self._zone = ZoneInfo(settings.timezone)
+        self._timescale: bool | None = None
+        self.metrics = Metrics()
+
+    async def every(self, seconds: float, name: str, duty: Callable[[], Awaitable[object]]) -> None:
+        """Do a duty again and again; a database that is away is waited for."""
+        while True:
+            began = time.monotonic()
+            try:
+                await duty()
+            except DatabaseUnavailable:
+                self.metrics.failures.labels(name).inc()
+                _log.warning("duty_waits_for_database", duty=name)
+                await asyncio.sleep(min(seconds, 2.0))
+                continue
+            except AnxinError as error:
+                self.metrics.failures.labels(name).inc()
+                _log.error("duty_failed", duty=name, error=str(error))
+            else:
+                self.metrics.last.labels(name).set_to_current_time()
+            took = time.monotonic() - began
+            self.metrics.seconds.labels(name).observe(took)
+            await asyncio.sleep(max(seconds - took, 0.1))
+
+    async def watch(self) -> int:
+        """Raise what silence tells; return how many alarms changed."""
+        async with self._db.transaction() as connection:
+            look = Look(connection)
+            now = await look.mine()
+            if now is None:
+                return 0
+            findings = [
+                *watch.silent_devices(await look.silent(watch.PATIENCE, watch.FIRST_SECONDS), now),
+                *watch.empty_beds(await look.beds(), now, self._zone),
+                *watch.nobody_moving(await look.inactive(watch.INACTIVE_SECONDS), now, self._zone),
+            ]
+            changes = watch.changes(
+                findings, await look.episodes(watch.KINDS, watch.BUNDLE_SECONDS)
+            )
+            if changes:
+                await look.alarms(changes)
+            return len(changes)
+
+    async def roll_up(self) -> int:
+        """Renew rollups until none is due; return how many minutes were renewed."""
+        if self._timescale is None:
+            self._timescale = await upkeep.is_timescale(self._db)
+        total = 0
+        while True:
+            if self._timescale:
+                async with self._db.transaction() as connection:
+                    now = await Look(connection).clock()
+                settled = now - timedelta(seconds=SETTLE_SECONDS)
+                rolled = await upkeep.roll_up_timescale(
+                    self._settings.database, settled, most=MOST_MINUTES
+                )
+            else:
+                rolled = await upkeep.roll_up(
+                    self._db, settle_seconds=SETTLE_SECONDS, most=MOST_MINUTES
+                )
+            total += rolled
+            if rolled < MOST_MINUTES:
+                return total
+
+    async def upkeep(self) -> None:
+        """Keep partitions ahead of time and drop what is too old."""
+        dropped = await upkeep.keep_partitions(
+            self._db, retention_days=self._settings.retention_days
+        )
+        await upkeep.forget_old(self._db, quarantine_days=self._settings.quarantine_days)
+        _log.info("upkeep_done", partitions_dropped=dropped)
