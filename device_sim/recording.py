@@ -6,7 +6,7 @@ first value stays. Values are taken as they are, also those that the platform wi
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -290,10 +289,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 def _times_ms(column: pa.ChunkedArray, how: TimeColumn) -> list[int | None]:
     """Return epoch milliseconds, None where the time cannot be read."""
-    try:
-        zone = ZoneInfo(how.zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise SettingError(f"The column map's zone {how.zone!r} is not known.") from error
+    zone = _zone(how.zone)
     if how.unit is not None:
         start_ms = _epoch_ms(how.start, zone) if how.start else 0
         step_ms = MILLISECONDS[how.unit]
@@ -302,15 +298,29 @@ def _times_ms(column: pa.ChunkedArray, how: TimeColumn) -> list[int | None]:
             for value in _values(column.cast(pa.float64()))
         ]
     if pa.types.is_timestamp(column.type):
-        naive = column.type.tz is None
         stamps = column.cast(pa.timestamp("ms", tz=column.type.tz), safe=False)
-        if naive and how.zone != "UTC":
-            stamps = pc.assume_timezone(stamps, how.zone)
-        return list(stamps.cast(pa.int64()).to_pylist())
+        times: list[int | None] = stamps.cast(pa.int64()).to_pylist()
+        return times if column.type.tz else [_as_local_ms(ms, zone) for ms in times]
     return [_text_ms(text, how, zone) for text in column.cast(pa.string()).to_pylist()]
 
 
-def _text_ms(text: str | None, how: TimeColumn, zone: ZoneInfo) -> int | None:
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC  # needs no time zone database on the machine
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise SettingError(f"The column map's zone {name!r} is not known.") from error
+
+
+def _as_local_ms(utc_ms: int | None, zone: tzinfo) -> int | None:
+    """Read a time that was counted as if the zone were UTC."""
+    if utc_ms is None or zone is UTC:
+        return utc_ms
+    return _epoch_ms(_EPOCH + timedelta(milliseconds=utc_ms), zone)
+
+
+def _text_ms(text: str | None, how: TimeColumn, zone: tzinfo) -> int | None:
     if not text:
         return None
     try:
@@ -321,9 +331,12 @@ def _text_ms(text: str | None, how: TimeColumn, zone: ZoneInfo) -> int | None:
         return None
 
 
-def _epoch_ms(moment: datetime, zone: ZoneInfo) -> int:
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - a zone is put to it where it is used
+
+
+def _epoch_ms(moment: datetime, zone: tzinfo) -> int:
     aware = moment if moment.tzinfo else moment.replace(tzinfo=zone)
-    return (aware - datetime.fromtimestamp(0, tz=aware.tzinfo)) // timedelta(milliseconds=1)
+    return (aware - _EPOCH.replace(tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def _table(path: Path, columns: ColumnMap) -> pa.Table:
