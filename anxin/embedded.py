@@ -67,7 +67,6 @@ class EmbeddedPostgres:
         """
         self.directory = directory.resolve()
         self.port = port
-        self._wanted_port = port
         self._options = dict(options or {})
         self._claim: Claim | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -244,15 +243,15 @@ class EmbeddedPostgres:
             time.sleep(0.1)
 
     def _choose_port(self) -> int:
+        """Take the port that was asked for or used before in this life, the kept one, or any."""
         file = self.directory / "postgres.port"
-        if self._wanted_port:
-            if not port_is_free("127.0.0.1", self._wanted_port):
-                raise PortTaken(
-                    f"Port {self._wanted_port} on 127.0.0.1, meant for the embedded Postgres, is "
-                    "in use. Stop the other program or set ANXIN_POSTGRES_PORT to another one."
-                )
-            port = self._wanted_port
-        else:
+        port = self.port
+        if port and not port_is_free("127.0.0.1", port):
+            raise PortTaken(
+                f"Port {port} on 127.0.0.1, meant for the embedded Postgres, is in use. Stop the "
+                "other program or set ANXIN_POSTGRES_PORT to another one."
+            )
+        if not port:
             kept = file.read_text(encoding="ascii").strip() if file.exists() else ""
             usable = kept.isdigit() and port_is_free("127.0.0.1", int(kept))
             port = int(kept) if usable else free_port("127.0.0.1")
@@ -449,11 +448,16 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str) -> int:
-    """Return a port of `host` that nobody uses now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """Return a port of `host` that nobody uses now.
+
+    It lies below the ports that the kernel gives to outgoing connections: while a server restarts,
+    a client that tries again could be given the very port and, connected to itself, keep it.
+    """
+    for _ in range(100):
+        port = 20_000 + secrets.randbelow(12_000)
+        if port_is_free(host, port):
+            return port
+    raise PortTaken(f"{host} has no free port between 20000 and 31999.")
 
 
 def _dsn(directory: Path, port: int) -> str:

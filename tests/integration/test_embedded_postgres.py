@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,16 @@ def test_busy_port_that_was_only_remembered_is_replaced(
     (data_dir / "postgres.port").write_text(f"{postgres.port}\n")
     with EmbeddedPostgres(data_dir, options=FAST) as server:
         assert server.port != postgres.port
+
+
+def test_restart_keeps_its_port_even_if_it_must_wait_for_it(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir, options=FAST) as server:
+        dsn, port = server.dsn, server.port
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait(10)
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(PortTaken):
+            server.start()
+        assert server.start() == dsn
 
 
 def test_half_made_cluster_of_an_interrupted_first_start_is_made_anew(data_dir: Path) -> None:
