@@ -1,0 +1,463 @@
+"""The nursing-station page in a real browser, against a whole running platform."""
+
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import paho.mqtt.client as mqtt
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from tests.conftest import ADMIN_PASSWORD, Running
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
+NURSE_PASSWORD = "a-long-password"
+SOON_MS = 5_000
+"""Within this the page must show a change; it takes far less."""
+
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        reason = f"No browser: none of {', '.join(PROGRAMS)} is in PATH. Install Chromium."
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """A small nursing home on a running platform: what was set up, and who may log in."""
+
+    running: Running
+    admin: httpx.Client
+    residents: dict[str, str]
+    devices: dict[str, tuple[str, str]]
+
+    def publish(self, name: str, channel: str, payload: object) -> None:
+        """Send one message as a device and wait until the platform has acknowledged it."""
+        device, secret = self.devices[name]
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device)
+        client.username_pw_set(device, secret)
+        host, _, port = self.running.mqtt.rpartition(":")
+        client.connect(host, int(port))
+        client.loop_start()
+        try:
+            message = client.publish(f"anxin/v1/{device}/{channel}", json.dumps(payload), qos=1)
+            message.wait_for_publish(20)
+            assert message.is_published()
+        finally:
+            client.disconnect()
+            client.loop_stop()
+
+    def sos(self, name: str, event: str = "e1") -> None:
+        """Press the call button of a resident."""
+        self.publish(f"{name} button", "event", {"id": event, "type": "sos"})
+
+    def alarms(self, handling: str) -> list[dict[str, Any]]:
+        """Return the platform's own list of alarms."""
+        answer = self.admin.get("/alarms", params={"handling": handling})
+        answer.raise_for_status()
+        items: list[dict[str, Any]] = answer.json()["items"]
+        return items
+
+
+@pytest.fixture
+def house(start_anxin: Callable[..., Running]) -> Iterator[House]:
+    running = start_anxin()
+    with httpx.Client(base_url=f"{running.url}/api/v1", timeout=20) as admin:
+        answer = admin.post("/auth/login", json={"username": "admin", "password": ADMIN_PASSWORD})
+        answer.raise_for_status()
+        token = answer.json()["access_token"]
+        admin.cookies.clear()
+        admin.headers["Authorization"] = f"Bearer {token}"
+
+        def make(path: str, **body: object) -> dict[str, Any]:
+            made = admin.post(path, json=body)
+            made.raise_for_status()
+            thing: dict[str, Any] = made.json()
+            return thing
+
+        home = make("/places", kind="facility", name="康宁养老院", parent_id=None)["id"]
+        room = make("/places", kind="room", name="201", parent_id=home)["id"]
+        residents, devices = {}, {}
+        for number, name in enumerate(("王秀英", "李建国"), 1):
+            bed = make("/places", kind="bed", name=f"{number}床", parent_id=room)["id"]
+            resident = make("/residents", name=name, place_id=bed)["id"]
+            residents[name] = resident
+            for kind, word in (("call_button", "button"), ("bed_sensor", "mat")):
+                device = make("/devices", kind=kind)
+                devices[f"{name} {word}"] = (device["id"], device["secret"])
+                assigned = admin.put(
+                    f"/devices/{device['id']}/assignment", json={"resident_id": resident}
+                )
+                assigned.raise_for_status()
+        make("/users", username="nurse.li", password=NURSE_PASSWORD, role="nurse", place_id=home)
+        yield House(running, admin, residents, devices)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1920, "height": 1080}, locale="zh-CN")
+    page = context.new_page()
+    broken: list[str] = []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.on("console", lambda said: broken.append(said.text) if _is_policy(said.text) else None)
+    yield page
+    context.close()
+    assert broken == []
+
+
+def _is_policy(text: str) -> bool:
+    return "Content Security Policy" in text
+
+
+def log_in(page: Page, url: str, *, password: str = NURSE_PASSWORD) -> None:
+    page.goto(f"{url}/station")
+    page.get_by_label("用户名").fill("nurse.li")
+    page.get_by_label("密码").fill(password)
+    page.get_by_role("button", name="登录").click()
+
+
+def is_live(page: Page) -> None:
+    expect(page.locator("[data-connection]")).to_have_attribute("data-up", "true")
+
+
+def alarm(page: Page) -> Locator:
+    return page.locator("li.alarm")
+
+
+def card(page: Page, house: House, name: str) -> Locator:
+    return page.locator(f'.card[data-resident="{house.residents[name]}"]')
+
+
+def test_wrong_password_is_explained_and_right_one_shows_the_wall(house: House, page: Page) -> None:
+    log_in(page, house.running.url, password="wrong-password")
+    expect(page.get_by_role("alert")).to_contain_text("用户名或密码不对")
+
+    page.get_by_label("密码").fill(NURSE_PASSWORD)
+    page.keyboard.press("Enter")
+
+    expect(page).to_have_url(f"{house.running.url}/station")
+    expect(page.locator(".card")).to_have_count(2)
+    # Never heard from is not well.
+    expect(card(page, house, "王秀英")).to_have_attribute("data-state", "unknown")
+    expect(page.get_by_text("没有待处理的报警")).to_be_visible()
+    page.reload()
+    expect(page.locator(".card")).to_have_count(2)
+
+    page.locator("[data-logout]").click()
+    expect(page).to_have_url(f"{house.running.url}/login")
+    page.goto(f"{house.running.url}/station")
+    expect(page.get_by_label("用户名")).to_be_visible()
+
+
+def test_readings_appear_on_the_card_and_in_the_drawer(house: House, page: Page) -> None:
+    log_in(page, house.running.url)
+    is_live(page)
+
+    now = int(time.time() * 1000)
+    readings = [
+        {"ts": now - 1000 * back, "hr": 71, "rr": 14, "spo2": 97, "presence": "present"}
+        for back in range(20, 0, -1)
+    ]
+    house.publish("王秀英 mat", "telemetry", readings)
+
+    here = card(page, house, "王秀英")
+    expect(here).to_have_attribute("data-state", "well", timeout=SOON_MS)
+    for text in ("201-1", "王秀英", "71", "14", "97", "在床", "平安", "秒前"):
+        expect(here).to_contain_text(text)
+    expect(card(page, house, "李建国")).to_have_attribute("data-state", "unknown")
+
+    here.click()
+    drawer = page.get_by_role("complementary")
+    expect(drawer.get_by_role("heading", name="王秀英")).to_be_focused()
+    expect(drawer.get_by_role("img")).to_have_count(3)
+    expect(drawer).to_contain_text("71 次/分")
+    page.reload()
+    expect(drawer.get_by_role("heading", name="王秀英")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(drawer).to_have_count(0)
+    expect(here).to_be_focused()
+
+
+def test_sos_is_on_the_wall_at_once_and_handled_by_mouse(house: House, page: Page) -> None:
+    log_in(page, house.running.url)
+    is_live(page)
+
+    house.sos("王秀英")
+
+    expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
+    for text in ("紧急呼叫", "王秀英", "201-1", "康宁养老院", "!!!", "未接警"):
+        expect(alarm(page)).to_contain_text(text)
+    expect(card(page, house, "王秀英")).to_have_attribute("data-state", "emergency")
+    expect(page.locator("[aria-live=assertive]")).to_contain_text("王秀英")
+
+    alarm(page).get_by_role("button", name="接警").click()
+    expect(alarm(page)).to_have_attribute("data-handling", "acknowledged")
+    expect(alarm(page)).to_contain_text("nurse.li")
+    alarm(page).get_by_role("button", name="到场").click()
+    expect(alarm(page)).to_have_attribute("data-handling", "on_site")
+    alarm(page).get_by_role("button", name="处置完成").click()
+    alarm(page).get_by_role("button", name="确认完成").click()
+    expect(alarm(page)).to_contain_text("请先选择结果")
+    alarm(page).get_by_text("属实").click()
+    alarm(page).get_by_label("备注").fill("扶起，无外伤")
+    alarm(page).get_by_role("button", name="确认完成").click()
+
+    expect(alarm(page)).to_have_count(0)
+    page.locator("summary").click()
+    expect(page.locator(".recent li")).to_contain_text("属实")
+    (closed,) = house.alarms("closed")
+    assert closed["outcome"] == "real"
+    lines = house.admin.get(f"/alarms/{closed['id']}/timeline").json()["items"]
+    changes = [line["change"] for line in lines]
+    assert set(changes) == {"raised", "acknowledged", "on_site", "closed"}
+    assert len(changes) == 4
+
+
+def test_alarm_is_handled_by_keyboard_alone(house: House, page: Page) -> None:
+    log_in(page, house.running.url)
+    is_live(page)
+    house.sos("王秀英")
+    house.sos("李建国")
+    expect(alarm(page)).to_have_count(2, timeout=SOON_MS)
+
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    second = page.locator("li.alarm:focus")
+    expect(second).to_contain_text("李建国")
+    page.keyboard.press("Enter")
+    expect(second).to_have_attribute("data-handling", "acknowledged")
+    page.keyboard.press("Enter")
+    expect(second).to_have_attribute("data-handling", "on_site")
+    page.keyboard.press("Enter")
+    expect(page.locator("form.closing")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("form.closing")).to_have_count(0)
+    page.keyboard.press("Enter")
+    expect(page.locator("form.closing input:focus")).to_have_count(1)
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")
+
+    expect(alarm(page)).to_have_count(1)
+    expect(alarm(page)).to_contain_text("王秀英")
+    (closed,) = house.alarms("closed")
+    assert (closed["resident_id"], closed["outcome"]) == (house.residents["李建国"], "false")
+
+
+def test_second_nurse_who_comes_too_late_is_told_who_was_first(house: House, page: Page) -> None:
+    log_in(page, house.running.url)
+    is_live(page)
+    house.sos("王秀英")
+    expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
+    (raised,) = house.alarms("open")
+
+    def somebody_is_faster(route: Any) -> None:
+        taken = house.admin.post(f"/alarms/{raised['id']}/acknowledge", json={})
+        taken.raise_for_status()
+        route.continue_()
+
+    page.route("**/acknowledge", somebody_is_faster)
+    alarm(page).get_by_role("button", name="接警").click()
+
+    expect(alarm(page).get_by_role("alert")).to_contain_text("已有人先处理了")
+    expect(alarm(page).get_by_role("alert")).to_contain_text("admin")
+    expect(alarm(page)).to_have_attribute("data-handling", "acknowledged")
+
+
+@dataclass(slots=True)
+class Cable:
+    """A TCP connection to the platform that can be pulled out and put back."""
+
+    target: tuple[str, int]
+    port: int = 0
+    _listener: socket.socket | None = None
+    _open: list[socket.socket] = field(default_factory=list)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def plug_in(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
+        self.port = self._listener.getsockname()[1]
+        self._spawn(self._accept, self._listener)
+
+    def pull_out(self) -> None:
+        """Cut every connection and refuse new ones."""
+        for one in [self._listener, *self._open]:
+            if one is not None:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+        for thread in self._threads:
+            thread.join(10)
+        self._open.clear()
+        self._threads.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self.target)
+            self._open += [near, far]
+            self._spawn(self._carry, near, far)
+            self._spawn(self._carry, far, near)
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def _spawn(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=arguments, name="cable", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+
+@pytest.fixture
+def cable(house: House) -> Iterator[Cable]:
+    host, _, port = house.running.http.rpartition(":")
+    cable = Cable((host, int(port)))
+    cable.plug_in()
+    yield cable
+    cable.pull_out()
+
+
+def test_network_cut_is_loud_and_loses_nothing(house: House, page: Page, cable: Cable) -> None:
+    log_in(page, f"http://127.0.0.1:{cable.port}")
+    is_live(page)
+    house.sos("王秀英")
+    expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
+
+    cable.pull_out()
+    banner = page.locator('[data-banner="connection"]')
+    expect(banner).to_contain_text("连接中断", timeout=15_000)
+    expect(banner).to_contain_text("秒")
+    house.sos("王秀英", "e2")
+    house.sos("李建国")
+    for one in house.alarms("open"):
+        if one["resident_id"] == house.residents["王秀英"]:
+            house.admin.post(f"/alarms/{one['id']}/acknowledge", json={}).raise_for_status()
+    alarm(page).get_by_role("button", name="接警").click()
+    expect(alarm(page).get_by_role("alert")).to_contain_text("没有确认成功")
+
+    cable.plug_in()
+    expect(banner).to_have_count(0, timeout=20_000)
+    expect(alarm(page)).to_have_count(2)
+    expect(alarm(page).filter(has_text="王秀英")).to_contain_text("2 次")
+    shown = {
+        (row.get_attribute("data-alarm"), row.get_attribute("data-handling"))
+        for row in alarm(page).all()
+    }
+    stored = {(one["id"], one["handling"]) for one in house.alarms("open,acknowledged,on_site")}
+    assert shown == stored
+    assert {handling for _, handling in shown} == {"open", "acknowledged"}
+
+
+def test_page_opened_after_the_alarms_shows_them_all(house: House, page: Page) -> None:
+    house.sos("王秀英")
+    house.sos("李建国")
+    log_in(page, house.running.url)
+    expect(alarm(page)).to_have_count(2)
+
+
+def test_silent_browser_with_an_open_alarm_says_so_until_sound_is_allowed(
+    house: House, page: Page
+) -> None:
+    log_in(page, house.running.url)
+    is_live(page)
+    house.sos("王秀英")
+    expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
+    sound = page.locator("[data-sound]")
+    banner = page.locator('[data-banner="sound"]')
+    # The click on the login button was the touch that the browser asks for.
+    expect(sound).to_have_attribute("data-state", "on")
+    expect(banner).to_have_count(0)
+
+    sound.click()
+    expect(sound).to_have_attribute("data-state", "off")
+    expect(banner).to_contain_text("声音已关闭")
+    expect(banner).to_contain_text("1 条未接警")
+    page.reload()
+    expect(banner).to_contain_text("声音已关闭")
+    banner.get_by_role("button", name="开启声音").click()
+    expect(sound).to_have_attribute("data-state", "on")
+    expect(banner).to_have_count(0)
+
+
+def test_receipts_say_that_the_alarm_was_received_and_displayed(house: House, page: Page) -> None:
+    with page.expect_websocket() as opened:
+        log_in(page, house.running.url)
+    sent: list[dict[str, Any]] = []
+    opened.value.on("framesent", lambda text: sent.append(json.loads(text)))
+    is_live(page)
+
+    with opened.value.expect_event("framesent", lambda text: "displayed" in text):
+        house.sos("王秀英")
+
+    identity = alarm(page).get_attribute("data-alarm")
+    assert {"type": "displayed", "alarm_id": identity} in sent
+    assert [frame["type"] for frame in sent].count("received") == 1
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_page_has_no_accessibility_faults_in_either_language(
+    house: House, page: Page, theme: str
+) -> None:
+    # A flashing colour has no one contrast; with less motion asked for, it stands still.
+    page.emulate_media(reduced_motion="reduce")
+    page.add_init_script(f"localStorage.setItem('anxin.theme', '{theme}')")
+    page.goto(f"{house.running.url}/login")
+    expect(page.get_by_label("用户名")).to_be_visible()
+    _check(page)
+    log_in(page, house.running.url)
+    is_live(page)
+    house.sos("王秀英")
+    expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
+    _check(page)
+    page.locator("[data-language]").click()
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    expect(alarm(page)).to_contain_text("Emergency call")
+    card(page, house, "王秀英").click()
+    expect(page.get_by_role("complementary")).to_contain_text("Latest values")
+    page.keyboard.press("ArrowDown")
+    page.locator("[data-action=close]").click()
+    _check(page)
+    # Once chosen, the language stays.
+    page.reload()
+    expect(alarm(page)).to_contain_text("Emergency call")
+
+
+def _check(page: Page) -> None:
+    """Run axe over what the page shows now."""
+    page.evaluate(AXE.read_text("utf-8"))
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = page.evaluate("tags => axe.run(document, { runOnly: tags })", tags)
+    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]] == []
