@@ -508,7 +508,9 @@ class Link(asyncio.Protocol):
             self.listener.wait_for_room(self)
 
     def hold(self, why: Hold) -> None:
-        """Stop reading for one more reason."""
+        """Stop reading for one more reason, unless the link only waits for its client to close."""
+        if self._ended:
+            return
         if not self._holds and self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
         self._holds |= why
@@ -658,7 +660,11 @@ class Link(asyncio.Protocol):
             return
         # Closing with unread input would reset the connection and the reason would be lost:
         # read on, into nothing, until the client closes.
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # the client was quicker and its socket is gone
+            transport.abort()
+            return
         self._holds = Hold(0)
         transport.resume_reading()
         self._timer = self._loop.call_later(LINGER_S, self.abort)
