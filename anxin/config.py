@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     database: str = ""
     """DSN of an external Postgres; empty means the embedded one under `data_dir`."""
+    broker: str = ""
+    """Broker of `anxin bridge`: mqtt://user:password@host:1883."""
     data_dir: str = "data"
     http: str = "127.0.0.1:8080"
     mqtt: str = "127.0.0.1:1883"
@@ -69,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quarantine_days: int = 30
 
 
-SECRETS = ("database", "admin_password", "tls_key")
+SECRETS = ("database", "broker", "admin_password", "tls_key")
 
 
 def read_settings(environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:

@@ -40,6 +40,7 @@ class IngestService:
             receipt=self._send_receipt,
         )
         self._outlets: dict[int, Outlet] = {}
+        self._through_broker: dict[int, Outlet] = {}
         self._sent: set[int] = set()
         self._notes: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
@@ -108,6 +109,15 @@ class IngestService:
         """Look for commands that wait for a device that can now be told."""
         self._commands_wake.set()
 
+    def reach(self, device: Device, outlet: Outlet) -> None:
+        """Note that a device listens at a broker; whether it is connected there is not known."""
+        if device.key not in self._through_broker:
+            self._through_broker[device.key] = outlet
+            self._commands_wake.set()
+
+    def _outlet(self, key: int) -> Outlet | None:
+        return self._outlets.get(key) or self._through_broker.get(key)
+
     def _note_state(self, device: Device, *, online: bool) -> None:
         """Go through the pipeline, so that it keeps its place among the device's own messages."""
         payload = b'{"online":true}' if online else b'{"online":false}'
@@ -117,7 +127,7 @@ class IngestService:
     # --- down to devices
 
     def _send_receipt(self, inbound: Inbound, event_id: str) -> None:
-        outlet = self._outlets.get(inbound.device.key)
+        outlet = self._outlet(inbound.device.key)
         if outlet is not None:
             topic = f"anxin/v1/{inbound.device.id}/receipt"
             outlet.publish(topic, msgspec.json.encode({"id": event_id}))
@@ -130,11 +140,12 @@ class IngestService:
                 while True:
                     await self._commands_wake.wait()
                     self._commands_wake.clear()
-                    if not self._outlets:
+                    keys = [*self._outlets, *self._through_broker]
+                    if not keys:
                         continue
                     try:
                         async with await intake.transaction() as transaction:
-                            waiting = await transaction.waiting_commands(list(self._outlets))
+                            waiting = await transaction.waiting_commands(keys)
                     except DatabaseUnavailable:
                         continue  # the doorbell rings again by the clock
                     for command in waiting:
@@ -150,7 +161,7 @@ class IngestService:
         number, key = command["id"], command["device_key"]
         assert isinstance(number, int)  # noqa: S101  the columns' types
         assert isinstance(key, int)  # noqa: S101
-        device, outlet = self.registry.by_key.get(key), self._outlets.get(key)
+        device, outlet = self.registry.by_key.get(key), self._outlet(key)
         if device is None or outlet is None or number in self._sent:
             return
         payload = msgspec.json.encode(
