@@ -54,6 +54,14 @@ export function age(elapsed_ms: number): string {
   return t('age.days', { n: Math.floor(s / 86_400) })
 }
 
+/** That a value is a minute old or older, and how old: "过时 3 分". */
+export function old(elapsed_ms: number): string {
+  const minutes = Math.max(1, Math.floor(elapsed_ms / 60_000))
+  if (minutes < 60) return t('old.minutes', { n: minutes })
+  if (minutes < 1440) return t('old.hours', { n: Math.floor(minutes / 60) })
+  return t('old.days', { n: Math.floor(minutes / 1440) })
+}
+
 /** How long: "2 分 05 秒". */
 export function span(elapsed_ms: number): string {
   const s = Math.max(0, Math.floor(elapsed_ms / 1000))

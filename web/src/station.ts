@@ -5,6 +5,7 @@ import {
   Unreachable,
   call,
   list,
+  serverNow,
   type Action,
   type Alarm,
   type AlarmFrame,
@@ -41,7 +42,7 @@ export function useStation() {
   const alarms_fault = shallowRef<Fault | null>(null)
   const statuses = shallowReactive(new Map<string, Status>())
   const trends = shallowReactive(new Map<string, Point[]>())
-  const connection = reactive({ is_up: false, was_up: false, heard_at: Date.now() })
+  const connection = reactive({ is_up: false, was_up: false, heard_at: serverNow() })
   const newest = shallowRef<Alarm | null>(null)
 
   const alarms = computed(() => pending(board.value))
@@ -74,7 +75,7 @@ export function useStation() {
   })
 
   function receive(frame: Frame): void {
-    connection.heard_at = Date.now()
+    connection.heard_at = serverNow()
     switch (frame.type) {
       case 'ready':
         // A kept cursor stays: what came after it is still to be sent.

@@ -76,8 +76,8 @@ export const en: Texts = {
     hours: '{n} h ago',
     days: '{n} d ago',
     never: 'no data',
-    stale: 'old, {age}',
   },
+  old: { minutes: 'old: {n} min', hours: 'old: {n} h', days: 'old: {n} d' },
   span: { seconds: '{s} s', minutes: '{m}m {s}s', hours: '{h}h {m}m', days: '{d}d {h}h' },
   wall: {
     heading: 'Beds',

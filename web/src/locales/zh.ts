@@ -74,8 +74,8 @@ export const zh = {
     hours: '{n} 小时前',
     days: '{n} 天前',
     never: '没有数据',
-    stale: '{age} 已过时',
   },
+  old: { minutes: '过时 {n} 分', hours: '过时 {n} 小时', days: '过时 {n} 天' },
   span: { seconds: '{s} 秒', minutes: '{m} 分 {s} 秒', hours: '{h} 小时 {m} 分', days: '{d} 天 {h} 小时' },
   wall: {
     heading: '床位',
