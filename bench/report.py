@@ -116,10 +116,10 @@ Written by `{command}` on {now:%Y-%m-%d %H:%M} UTC; medians of {rounds} rounds. 
   program shared these cores; nothing else was started.
 - {server}
 - Python {platform.python_version()}, {versions}.
-- A message is one JSON object with a time stamp and seven vitals over MQTT 3.1.1, QoS 1, in real
-  time stamps at most 10 minutes late, so that the live rules judge every one. Validation, rules and
+- A message is one JSON object with a time stamp and seven vitals over MQTT 3.1.1, QoS 1. Its time
+  stamp is less than 10 minutes old, so the live rules judge every one. Validation, rules and
   duplicate protection are on; the limit of messages per device is off. Rows are counted afterwards:
-  a round whose rows are fewer than its acknowledgements is an error.
+  a run with fewer rows than acknowledgements is an error, not a figure.
 - Latency runs from the moment a message was due to its PUBACK, so waiting for room counts.
 - A reading is one stored value, so a message has seven.
 - Processor time is that of the process (Postgres: of all its processes) over the run, divided by
