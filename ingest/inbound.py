@@ -68,6 +68,9 @@ class Gate(Protocol):
     def connected(self, device: Device, outlet: "Outlet") -> None:
         """Note that the device can now be reached through `outlet`."""
 
+    def subscribed(self, device: Device) -> None:
+        """Note that the device asked for down messages: what waits for it can be sent now."""
+
     def disconnected(self, device: Device, outlet: "Outlet", *, clean: bool) -> None:
         """Note that this way to the device has closed."""
 

@@ -24,7 +24,15 @@ from anxin.config import Address
 from anxin.errors import DatabaseUnavailable, PortTaken
 from anxin.logs import log
 from ingest.inbound import Device, Gate, Inbound
-from ingest.mqtt.connection import Closed, Connect, Connection, Delivered, LastWill, Publishes
+from ingest.mqtt.connection import (
+    Closed,
+    Connect,
+    Connection,
+    Delivered,
+    LastWill,
+    Publishes,
+    Subscribed,
+)
 from ingest.mqtt.reasons import Reason
 from ingest.mqtt.session import Session
 
@@ -453,6 +461,9 @@ class Link(asyncio.Protocol):
                 case Publishes():
                     messages += len(event.payloads)
                     self._submit(event)
+                case Subscribed():
+                    if self._device is not None:
+                        self.listener.gate.subscribed(self._device)
                 case Delivered():
                     cast("Callable[[], None]", event.token)()
                 case Connect():
@@ -468,6 +479,10 @@ class Link(asyncio.Protocol):
     def _submit(self, event: Publishes) -> None:
         """Hand a run of messages to the gate."""
         if self._device is None:
+            return
+        if self._device.revoked:
+            # The gate closes the way down that it knows; a device may have a second one.
+            self.close("The secret was changed or revoked.")
             return
         self.listener.submit(
             Inbound(

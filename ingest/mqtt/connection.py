@@ -1,7 +1,7 @@
 """One MQTT connection seen from the server: bytes in, events and bytes out.
 
     connection = Connection()
-    for event in connection.receive(data):   # Connect, Publishes, Delivered, Closed
+    for event in connection.receive(data):   # Connect, Publishes, Subscribed, ...
         ...
     transport.write(connection.data_to_send())
 
@@ -72,6 +72,10 @@ class Publishes(msgspec.Struct, frozen=True):
     qos: int
 
 
+class Subscribed(msgspec.Struct, frozen=True):
+    """The device may now be reached under at least one more down topic."""
+
+
 class Delivered(msgspec.Struct, frozen=True):
     """The device acknowledged the down message that was given this token."""
 
@@ -91,7 +95,7 @@ class Closed(msgspec.Struct, frozen=True):
     session_expiry_s: int | None = None
 
 
-Event = Connect | Publishes | Delivered | Closed
+Event = Connect | Publishes | Subscribed | Delivered | Closed
 
 
 class _Stage(Enum):
@@ -543,6 +547,8 @@ class Connection:
             else:
                 codes.append(Reason.TOPIC_FILTER_INVALID)
         self._out.append(packets.write_suback(self._version, packet_id, codes))
+        if any(code <= 1 for code in codes):
+            self._emit(Subscribed())
 
     def _read_unsubscribe(self, reader: Reader) -> None:
         """Take subscriptions back."""

@@ -27,6 +27,7 @@ class RecordingGate:
         self.inbounds: list[Inbound] = []
         self.outlets: dict[str, Outlet] = {}
         self.left: list[tuple[str, bool]] = []
+        self.subscriptions: list[str] = []
         self._held: list[Inbound] = []
         self._resume: list[Callable[[], None]] = []
 
@@ -71,6 +72,10 @@ class RecordingGate:
     def connected(self, device: Device, outlet: Outlet) -> None:
         """Keep the way down."""
         self.outlets[device.id] = outlet
+
+    def subscribed(self, device: Device) -> None:
+        """Note that down messages can now be sent."""
+        self.subscriptions.append(device.id)
 
     def disconnected(self, device: Device, outlet: Outlet, *, clean: bool) -> None:
         """Note the end, unless the device is already back another way."""

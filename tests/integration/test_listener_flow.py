@@ -402,6 +402,28 @@ async def test_revoked_device_is_cut_off_at_once_and_leaves_no_will() -> None:
         await client.close()
 
 
+async def test_second_connection_of_a_revoked_device_hands_nothing_up() -> None:
+    async with listening() as (gate, listener):
+        client = await RawClient.enter(listener.port)
+        gate.outlets["bed-1"]._device.revoked = True  # type: ignore[attr-defined]
+        client.send(wire.publish())
+        assert (await client.packet())[:3:2] == b"\xe0\x87"
+        assert gate.inbounds == []
+        await client.close()
+
+
+async def test_gate_hears_of_a_granted_subscription_only() -> None:
+    async with listening() as (gate, listener):
+        client = await RawClient.enter(listener.port)
+        client.send(wire.subscribe(V5, 1, ("anxin/v1/bed-2/command", 1)))
+        assert (await client.packet())[-1] == 0x87
+        assert gate.subscriptions == []
+        client.send(wire.subscribe(V5, 2, (COMMAND, 1)))
+        assert (await client.packet())[-1] == 1
+        assert gate.subscriptions == ["bed-1"]
+        await client.close()
+
+
 # Starting and stopping
 
 

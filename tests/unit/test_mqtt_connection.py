@@ -15,6 +15,7 @@ from ingest.mqtt.connection import (
     Event,
     LastWill,
     Publishes,
+    Subscribed,
 )
 from ingest.mqtt.reasons import Reason
 from ingest.mqtt.session import Session
@@ -498,7 +499,7 @@ def test_subscriptions_are_granted_one_by_one() -> None:
         (V5, "9009 0007 00 01 00 01 87 8f 9e"),
     ):
         connection = opened(version)
-        assert connection.receive(wire.subscribe(version, 7, *wanted)) == []
+        assert connection.receive(wire.subscribe(version, 7, *wanted)) == [Subscribed()]
         assert connection.data_to_send() == bytes.fromhex(answer)
 
 
