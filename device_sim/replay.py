@@ -19,6 +19,7 @@ from device_sim.console import (
     add_connection_arguments,
     administrator,
     all_connected,
+    can_log_in,
     mqtt_address,
     mqtt_level,
     pause,
@@ -200,8 +201,7 @@ async def _paced(
                     ts_ms = max(int(time.time() * 1000), last_ms[device_id] + 1)
                     last_ms[device_id] = ts_ms
                 trace(device_id, ts_ms, reading)
-                payload = encode({"ts": ts_ms} | reading.fields)
-                fleet.send(Outgoing(device_id, TELEMETRY, payload))
+                fleet.send(Outgoing(device_id, TELEMETRY, encode(_telemetry(ts_ms, reading))))
                 show()
             await _finish(fleet, stop)
 
@@ -216,7 +216,12 @@ def _in_order(tracks: Sequence[Track]) -> Iterator[tuple[str, Reading]]:
 def _stamped(track: Track, trace: "Trace") -> Iterator[dict[str, object]]:
     for reading in track.readings:
         trace(track.device_id, reading.ts_ms, reading)
-        yield {"ts": reading.ts_ms} | reading.fields
+        yield _telemetry(reading.ts_ms, reading)
+
+
+def _telemetry(ts_ms: int, reading: Reading) -> dict[str, object]:
+    """Return the object to send; its counter is the row of the file that it comes from."""
+    return {"ts": ts_ms, "seq": reading.row} | reading.fields
 
 
 def _online(device_id: str) -> Outgoing:
@@ -248,9 +253,10 @@ async def _roster(
     known = read_roster(path)
     plan = _plan(columns, recording, own_times=not args.live)
     ready = {device.id: device for device in known.devices}
-    if not args.provision and all(
-        planned.id in ready and not ready[planned.id].lacks(planned) for planned in plan.devices
-    ):
+    everybody = all(planned.id in ready for planned in plan.devices)
+    # A device assigned too late for what it recorded can only be mended with a login.
+    late = everybody and any(ready[planned.id].lacks(planned) for planned in plan.devices)
+    if everybody and not args.provision and not (late and can_log_in(settings)):
         return known
     async with administrator(args, settings) as api:
         return await provision(api, plan, known, lambda roster: write_roster(path, roster))
