@@ -20,6 +20,8 @@ MAX_OBJECTS: Final = 1_000
 MAX_ID: Final = 128
 FIRST_US: Final = 0
 LAST_US: Final = 7_258_118_400_000_000  # 2200-01-01
+UNDECODABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What msgspec raises for bad JSON, deep nesting and bad UTF-8."""
 _EXTRA_NAME: Final = re.compile(r"[a-z0-9_]{1,32}")
 
 
@@ -93,7 +95,7 @@ def decode_telemetry(payload: bytes) -> tuple[list[Telemetry], Reasons]:
     try:
         is_array = payload[:1] == b"["
         objects = _decode_array(payload) if is_array else [decode_object(payload)]
-    except (msgspec.MsgspecError, RecursionError):
+    except UNDECODABLE:
         return _salvage(payload)
     if len(objects) > MAX_OBJECTS:
         return [], [f"more than {MAX_OBJECTS} objects"]
@@ -126,7 +128,7 @@ def decode_event(payload: bytes) -> tuple[Event | None, Reasons]:
         return None, too_big
     try:
         event = _decode_event(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         return _salvage_event(payload, _plain(error))
     return _checked_event(event, [])
 
@@ -138,7 +140,7 @@ def decode_state(payload: bytes) -> tuple[State | None, Reasons]:
     reasons: Reasons = []
     try:
         state = _decode_state(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         raw = _loose(payload)
         if not isinstance(raw, dict):
             return None, [_plain(error)]
@@ -167,7 +169,7 @@ def decode_result(payload: bytes) -> tuple[Result | None, Reasons]:
         return None, too_big
     try:
         result = _decode_result(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNDECODABLE as error:
         return None, [_plain(error)]
     if not result.id.isascii() or not result.id.isdigit() or len(result.id) > 18:
         return None, ["id: not the id of a command"]
@@ -183,6 +185,8 @@ def _too_big(payload: bytes) -> Reasons:
 def _plain(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "bad UTF-8"
     if isinstance(error, msgspec.ValidationError):
         return f"wrong type: {error}"
     return f"bad JSON: {error}"
@@ -192,9 +196,7 @@ def _loose(payload: bytes) -> object:
     """Decode as far as possible, also the NaN and Infinity that JSON does not have."""
     try:
         return _decode_any(payload)
-    except RecursionError:
-        return None
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         if b"NaN" not in payload and b"Infinity" not in payload:
             return None
     try:
@@ -218,7 +220,7 @@ def _salvage(payload: bytes) -> tuple[list[Telemetry], Reasons]:
     if raw is None:
         try:
             _decode_any(payload)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except UNDECODABLE as error:
             return [], [_plain(error)]
         return [], ["not an object"]
     single = isinstance(raw, dict)

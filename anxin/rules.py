@@ -406,7 +406,8 @@ def _judge_rule(live: Live, rule: Rule, view: _View, triggers: list[Trigger]) ->
     fired = live.fired[number]
     busy = fired[view.rows] > 0
     if reached is not None:
-        busy |= reached > 0
+        # From here to the end of the batch: what begins in it may also recover in it.
+        busy |= np.isin(view.rows, view.rows[reached > 0])
     if busy.any():
         usual = _usual(live, rule, view, there)
         for position in np.flatnonzero(busy):

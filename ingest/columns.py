@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from anxin.messages import (
     MAX_PAYLOAD,
+    UNDECODABLE,
     Telemetry,
     decode_object,
     decode_telemetry,
@@ -142,7 +143,7 @@ def _decode(
         payloads = inbound.payloads
         try:
             decoded = [decode_object(payload) for payload in payloads]
-        except (msgspec.MsgspecError, RecursionError):
+        except UNDECODABLE:
             decoded = None
         if decoded is None or _needs_a_look(decoded, payloads):
             decoded = []
