@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quarantine_days: int = 30
 
 
-SECRETS = ("database", "broker", "admin_password", "tls_key")
+SECRETS = ("database", "broker", "admin_password")
 
 
 def read_settings(environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
