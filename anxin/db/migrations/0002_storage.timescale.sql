@@ -62,9 +62,9 @@ ALTER TABLE telemetry SET (
     timescaledb.orderby = 'ts DESC'
 );
 CALL add_columnstore_policy('telemetry', created_before => INTERVAL '8 days');
--- add_retention_policy() accepts ages of this kind as well, but fails when it runs in every version
--- before the repair of its issue 9446, so the policy is an action of our own. Its age follows the
--- setting: see drop_partitions().
+-- add_retention_policy() accepts ages of this kind as well, but its job fails when it runs (seen in
+-- 2.23.0, compare TimescaleDB's issue 9446), so the policy is an action of our own. Its age follows
+-- the setting: see drop_partitions().
 CREATE PROCEDURE drop_old_chunks(job_id integer, config jsonb) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM drop_chunks('telemetry', created_before => now() - (config ->> 'keep')::interval);
