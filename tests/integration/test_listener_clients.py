@@ -123,6 +123,24 @@ async def test_paho_is_told_published_only_after_the_commit(version: int, qos: i
 
 
 @both
+async def test_paho_takes_the_acknowledgement_of_an_event_before_that_of_older_telemetry(
+    version: int,
+) -> None:
+    async with listening() as (gate, listener):
+        gate.commits = False
+        device = await Paho(version).enter(listener.port)
+        reading = device.publish(b"{}")
+        emergency = device.publish(b"{}", topic="anxin/v1/bed-1/event")
+        await stored(gate, "bed-1", 1, Kind.EVENT)
+        gate.inbounds[1].done(gate.inbounds[1])
+        await eventually(emergency.is_published)
+        assert not reading.is_published()
+        gate.inbounds[0].done(gate.inbounds[0])
+        await eventually(reading.is_published)
+        await device.leave()
+
+
+@both
 async def test_paho_sends_qos_0_and_says_farewell(version: int) -> None:
     async with listening() as (gate, listener):
         device = await Paho(version).enter(listener.port)
