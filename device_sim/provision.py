@@ -50,8 +50,8 @@ class Resident(msgspec.Struct, frozen=True, omit_defaults=True):
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     """A device with its secret; `resident` is None where it watches a place.
 
-    `since` is the time from which its readings were attributed to the resident, if not just from
-    the assignment on.
+    `since` and `until` bound the time for which its readings belong to the resident, where that is
+    not simply from the assignment on.
     """
 
     id: str
@@ -59,18 +59,20 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str
     resident: Resident | None = None
     since: datetime | None = None
+    until: datetime | None = None
 
     def lacks(self, planned: "PlannedDevice") -> bool:
-        """Return whether the plan wants earlier readings attributed than this has."""
-        return planned.since is not None and (self.since is None or planned.since < self.since)
+        """Return whether the plan wants readings attributed that this leaves out."""
+        earlier = planned.since is not None and (self.since is None or planned.since < self.since)
+        later = self.until is not None and (planned.until is None or planned.until > self.until)
+        return earlier or later
 
 
 class Roster(msgspec.Struct, frozen=True, omit_defaults=True):
     """The devices file: every simulated device, and where to connect it.
 
     `{"devices":[{"id","secret","kind","resident":{"id","name","born","sex","care_level"}}],
-    "mqtt":"127.0.0.1:1883"}`. A device may lack `resident` and have `since`; a resident may lack
-    all but `id` and `name`.
+    "mqtt":"127.0.0.1:1883"}`. A device may lack `resident`; a resident all but `id` and `name`.
     """
 
     devices: tuple[Device, ...] = ()
@@ -100,7 +102,8 @@ class PlannedResident(msgspec.Struct, frozen=True):
 class PlannedDevice(msgspec.Struct, frozen=True):
     """A device that should exist at a place and, with `resident`, belong to a resident.
 
-    `since` attributes readings from then on; None means from now on.
+    `since` attributes readings from then on, None means from now on; `until` ends that for a
+    device which only recorded, so that nobody waits to hear from it.
     """
 
     id: str
@@ -108,6 +111,7 @@ class PlannedDevice(msgspec.Struct, frozen=True):
     place: str
     resident: str | None = None
     since: datetime | None = None
+    until: datetime | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -142,17 +146,13 @@ async def provision(
             secret = str((await api.post(f"/devices/{planned.id}/secret", {}))["secret"])
         else:
             secret = before.secret
-        device = Device(
-            planned.id, secret, planned.kind, resident, before.since if before else None
-        )
+        device = Device(planned.id, secret, planned.kind, resident)
+        if item is not None and before is not None:
+            device = structs.replace(device, since=before.since, until=before.until)
         ready[planned.id] = device
-        owned = item is not None and item.get("resident_id") == (resident and resident.id)
-        if resident is not None and (not owned or device.lacks(planned)):
-            assignment: Json = {"resident_id": resident.id}
-            if planned.since is not None:
-                assignment["since"] = planned.since.isoformat()
-            await api.put(f"/devices/{planned.id}/assignment", assignment)
-            ready[planned.id] = structs.replace(device, since=planned.since)
+        if resident is not None:
+            holder = item.get("resident_id") if item is not None else None
+            ready[planned.id] = await _assign(api, device, planned, resident, holder)
 
     try:
         await _each(one, plan.devices)
@@ -164,6 +164,23 @@ async def provision(
     new = sum(id_ not in existing for id_ in planned_ids)
     _log.info("provisioned", devices=len(planned_ids), new=new)
     return roster
+
+
+async def _assign(
+    api: "Api", device: Device, planned: PlannedDevice, resident: Resident, holder: object
+) -> Device:
+    """Let the resident have the device for the planned time, unless it is so; return it so."""
+    held_now = holder == resident.id
+    held_then = holder is None and device.until is not None
+    if (held_now or held_then) and not device.lacks(planned):
+        return device
+    path = f"/devices/{device.id}/assignment"
+    begin = {} if planned.since is None else {"since": planned.since.isoformat()}
+    await api.put(path, {"resident_id": resident.id} | begin)
+    if planned.until is None or held_now:
+        return structs.replace(device, since=planned.since, until=None)
+    await api.put(path, {"resident_id": None, "since": planned.until.isoformat()})
+    return structs.replace(device, since=planned.since, until=planned.until)
 
 
 async def _places(api: "Api", planned: Sequence[PlannedPlace]) -> dict[str, str]:

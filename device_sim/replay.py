@@ -275,11 +275,16 @@ def _plan(columns: ColumnMap, recording: Recording, *, own_times: bool) -> Plan:
             track.kind,
             place.key,
             track.person,
-            datetime.fromtimestamp(track.readings[0].ts_ms / 1000, UTC) if own_times else None,
+            _utc(track.readings[0].ts_ms) if own_times else None,
+            _utc(track.readings[-1].ts_ms + 1) if own_times else None,
         )
         for track in recording.tracks
     ]
     return Plan((place,), tuple(residents), tuple(devices))
+
+
+def _utc(ts_ms: int) -> datetime:
+    return datetime.fromtimestamp(ts_ms / 1000, UTC)
 
 
 def _moment(text: str) -> datetime:
