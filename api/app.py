@@ -1,0 +1,75 @@
+"""The application: every router, the parts that live as long as it does, and its edges."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+
+from anxin.config import Settings
+from anxin.db.pool import Database
+from api import (
+    alarms,
+    auth,
+    devices,
+    health,
+    pages,
+    places,
+    quarantine,
+    residents,
+    stream,
+    users,
+    vitals,
+)
+from api.edge import Edge
+from api.live import QUEUE, TAIL, Hub
+from api.metrics import Metrics
+from api.problems import Problem, add_problem_handlers
+from api.reference import add_reference
+from api.services import Services
+
+BASE = "/api/v1"
+
+
+def create_app(
+    settings: Settings, *, static: Path = pages.STATIC, queue: int = QUEUE, tail: int = TAIL
+) -> FastAPI:
+    """Return the application; `queue` and `tail` are the bounds of the alarm stream."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            Database(settings.database, application="anxin api") as database,
+            Hub(database, metrics, queue=queue, tail=tail) as hub,
+        ):
+            app.state.services = Services(settings, database, hub, metrics)
+            yield
+
+    app = FastAPI(
+        title="Anxin 安心",
+        version="1",
+        description="Elder care: residents, devices, vital signs, alarms.",
+        openapi_url=f"{BASE}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        responses={
+            "4XX": {"model": Problem, "description": "RFC 9457 problem."},
+            "5XX": {"model": Problem, "description": "RFC 9457 problem."},
+        },
+    )
+    app.state.static = static
+    add_problem_handlers(app)
+    base = APIRouter(prefix=BASE)
+    for module in (
+        auth, places, residents, vitals, users, devices, alarms, quarantine, stream,
+    ):  # fmt: skip
+        base.include_router(module.router)
+    app.include_router(base)
+    app.include_router(health.router)
+    add_reference(app)
+    app.include_router(pages.router)
+    app.add_middleware(Edge, metrics=metrics)
+    return app

@@ -1,0 +1,219 @@
+"""Who is asking: login, logout, and the session behind a request."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.security import APIKeyCookie, HTTPBearer
+from pydantic import BaseModel, StringConstraints
+
+from anxin.db.scope import Scope
+from anxin.db.sessions import (
+    Authority,
+    authorities,
+    create_session,
+    end_session,
+    forgive_attempts,
+    hash_token,
+    note_attempt,
+)
+from anxin.db.users import Role, User, credentials
+from anxin.logs import log
+from anxin.passwords import password_matches
+from api.answers import answer
+from api.fields import Body, Text
+from api.permissions import Forbidden, Right, scope_of
+from api.problems import TooMany, Unauthenticated
+from api.services import Db, Shared, services
+
+COOKIE: Final = "anxin_session"
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_FREE_ATTEMPTS: Final = 5
+_LONGEST_DELAY_S: Final = 8.0
+
+router = APIRouter(tags=["sessions"])
+_log = log(__name__)
+_bearer = HTTPBearer(auto_error=False, description="The access_token of a login.")
+_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="The session of the pages.")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A user with the scope that one right has for it, and how it came."""
+
+    user: Authority
+    scope: Scope
+    channel: str
+
+
+async def current(
+    request: Request,
+    _bearer_known: Annotated[object, Depends(_bearer)],  # both only declare themselves in OpenAPI
+    _cookie_known: Annotated[object, Depends(_cookie)],
+) -> Authority:
+    """Return the session of a request; raise Unauthenticated, or Forbidden across sites."""
+    token, by_cookie = _token(request)
+    if not token:
+        raise Unauthenticated
+    if by_cookie and request.method not in _SAFE_METHODS:
+        # Every browser names the origin of an unsafe request; a program should send the header.
+        if "origin" not in request.headers and "sec-fetch-site" not in request.headers:
+            raise Forbidden("Without a browser, send the token as Authorization: Bearer.")
+        if _from_other_site(request):
+            raise Forbidden("This was sent by a page of another site.")
+    token_hash = hash_token(token)
+    found = await authorities(services(request).database, [token_hash])
+    if token_hash not in found:
+        raise Unauthenticated("The session has ended. Log in again.")
+    return found[token_hash]
+
+
+Current = Annotated[Authority, Depends(current)]
+
+
+def may(right: Right) -> Any:  # noqa: ANN401  # what FastAPI's Depends returns
+    """Return the dependency that gives a Grant for a right, or refuses."""
+
+    async def grant(request: Request, user: Current) -> Grant:
+        channel = "station" if _token(request)[1] else "api"
+        return Grant(user, scope_of(user, right), channel)
+
+    return Depends(grant)
+
+
+class Login(Body):
+    """A user name and its password."""
+
+    username: Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+    password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Session(BaseModel):
+    """A session that has begun; the token is shown here only."""
+
+    access_token: str
+    token_type: str
+    expires_at: datetime
+    user: User
+
+
+@router.post("/auth/login", response_model=Session)
+async def login(body: Login, request: Request, shared: Shared) -> Response:
+    """Begin a session: as a cookie for pages, and as a bearer token for programs."""
+    if _from_other_site(request):
+        raise Forbidden("This was sent by a page of another site.")
+    address = request.client.host if request.client else "unknown"
+    attempts = await note_attempt(shared.database, body.username, address)
+    await _slow_down(shared.delayed, *attempts)
+    known = await credentials(shared.database, body.username)
+    async with shared.hashing:
+        right = await asyncio.to_thread(password_matches, body.password, known and known[1])
+    if known is None or not right:
+        _log.info("login_failed", address=address, failed_before=attempts[0])
+        raise Unauthenticated("User name or password is wrong.")
+    await forgive_attempts(shared.database, body.username, address)
+    token = secrets.token_urlsafe(32)
+    lifetime = timedelta(hours=shared.settings.session_hours)
+    expires_at = datetime.now(UTC) + lifetime
+    await create_session(shared.database, known[0], hash_token(token), expires_at)
+    user = (await authorities(shared.database, [hash_token(token)])).get(hash_token(token))
+    if user is None:
+        raise Unauthenticated("User name or password is wrong.")
+    _log.info("login", user=user.user_id)
+    body_ = {
+        "access_token": token,
+        "token_type": "bearer",
+        "expires_at": expires_at,
+        "user": as_user(user),
+    }
+    response = answer(body_, headers={"cache-control": "no-store"})
+    response.set_cookie(
+        COOKIE,
+        token,
+        max_age=int(lifetime.total_seconds()),
+        path="/",
+        secure=shared.settings.cookie_secure,
+        httponly=True,
+        samesite="strict",
+    )
+    return response
+
+
+@router.post("/auth/logout", status_code=HTTPStatus.NO_CONTENT)
+async def logout(user: Current, shared: Shared) -> Response:
+    """End this session at once; its streams are closed."""
+    await end_session(shared.database, user.token_hash)
+    shared.hub.look_again()
+    response = Response(status_code=HTTPStatus.NO_CONTENT)
+    response.delete_cookie(
+        COOKIE, path="/", secure=shared.settings.cookie_secure, httponly=True, samesite="strict"
+    )
+    return response
+
+
+class Me(BaseModel):
+    """Who is logged in, and until when."""
+
+    id: str
+    username: str
+    role: Role
+    place_id: str | None
+    expires_at: datetime
+    family: dict[str, list[str]]
+
+
+@router.get("/me", response_model=Me)
+async def me(user: Current, _: Db) -> Response:
+    """Return the user of this session; `family` says what a relative may see of whom."""
+    links = {str(resident): sorted(scopes) for resident, scopes in user.links.items()}
+    return answer({**as_user(user), "expires_at": user.expires_at, "family": links})
+
+
+def as_user(user: Authority) -> dict[str, Any]:
+    """Return the user behind a session in the form of the API."""
+    return {
+        "id": str(user.user_id),
+        "username": user.username,
+        "role": user.role,
+        "place_id": None if user.place_id is None else str(user.place_id),
+        "disabled_at": None,
+    }
+
+
+def _from_other_site(request: Request) -> bool:
+    """Tell whether a browser says that a page of another site sent this."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    host = request.headers.get("host", "").lower()
+    return origin is not None and origin.partition("://")[2].lower() != host
+
+
+def _token(request: Request) -> tuple[str, bool]:
+    """Return the token of a request and whether it came as a cookie; a header wins."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip(), False
+    return request.cookies.get(COOKIE, ""), True
+
+
+async def _slow_down(delayed: asyncio.Semaphore, from_here: int, from_anywhere: int) -> None:
+    """Make guessing slow without locking anybody out.
+
+    Failures from one address slow that address; failures from many slow everybody a little.
+    """
+    delay_s = 0.0
+    if from_here > _FREE_ATTEMPTS:
+        delay_s = min(0.5 * 2 ** (from_here - _FREE_ATTEMPTS - 1), _LONGEST_DELAY_S)
+    elif from_anywhere > 10 * _FREE_ATTEMPTS:
+        delay_s = 1.0
+    if delay_s:
+        if delayed.locked():
+            raise TooMany
+        async with delayed:
+            await asyncio.sleep(delay_s)

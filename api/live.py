@@ -1,0 +1,464 @@
+"""The alarm stream: one reader of the timeline per process, any number of viewers.
+
+Truth lies in the timeline, in the order of its cursor. A ring of the doorbell, or the clock at the
+latest, makes the hub read what is new; it keeps a tail in memory and hands every change to those
+who may see it at that moment. A viewer that comes back reads from the table until it reaches the
+tail, and goes on live from there: both follow the same cursor, so nothing is lost, doubled or out
+of order in between.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from anxin.db.alarms import Notice, Receipt, advance, keep_receipts, notices, oldest_cursor
+from anxin.db.pool import Connection, Database, connect, doorbell
+from anxin.db.residents import resident_ids, signs, stirred
+from anxin.db.scope import EVERYTHING, Scope
+from anxin.db.sessions import authorities
+from anxin.errors import DatabaseUnavailable
+from anxin.logs import log
+from api.alarm_view import View, seen_alarm, view_of
+from api.metrics import Metrics
+from api.permissions import CONSENT, Right, scope_of
+from api.status import SILENCE, judge, seen_status
+from api.viewer import CloseCode, Viewer
+
+PAGE: Final = 500
+TAIL: Final = 2000
+QUEUE: Final = 1000
+LOOK_EVERY_S: Final = 1.0
+PING_EVERY_S: Final = 5.0
+# Ingest stamps a reading before it commits it, by its own clock: look back a little further.
+OVERLAP: Final = timedelta(seconds=5)
+STATUSES_AT_ONCE: Final = 200
+FIRST_STATUSES: Final = 2000
+"""A viewer is shown the status of so many residents when it comes; the others when they stir."""
+
+_log = log(__name__)
+
+
+@dataclass(slots=True)
+class _Line:
+    """A change in the tail, and its frame for each kind of viewer that has asked for it."""
+
+    notice: Notice
+    frames: dict[View, str] = field(default_factory=dict)
+
+    def frame(self, view: View) -> str:
+        """Return the frame for such a viewer, encoded at most once."""
+        if view not in self.frames:
+            self.frames[view] = alarm_frame(self.notice, view)
+        return self.frames[view]
+
+
+def alarm_frame(notice: Notice, view: View) -> str:
+    """Return the frame of one change for one kind of viewer."""
+    return _encoded(
+        {
+            "type": "alarm",
+            "cursor": notice.cursor,
+            "change": notice.change,
+            "alarm": seen_alarm(notice.alarm, view),
+        }
+    )
+
+
+class Hub:
+    """Everything between the timeline and the open streams of this process."""
+
+    def __init__(
+        self, database: Database, metrics: Metrics, *, queue: int = QUEUE, tail: int = TAIL
+    ) -> None:
+        """Prepare; `queue` bounds each viewer's alarm frames, `tail` the changes kept in memory."""
+        self._database = database
+        self._metrics = metrics
+        self._queue = queue
+        self._most_kept = tail
+        self._position: int | None = None
+        self._floor = 0
+        self._tail: deque[_Line] = deque()
+        self._viewers: set[Viewer] = set()
+        self._seats = _Seats()
+        self._newcomers: set[Viewer] = set()
+        self._changed: set[int] = set()
+        self._shown: dict[int, int] = {}
+        self._looked_at = datetime.now(UTC)
+        self._ring = asyncio.Event()
+        self._look = asyncio.Event()
+        self._asking: list[asyncio.Future[int]] = []
+        self._receipts: asyncio.Queue[Receipt] = asyncio.Queue(maxsize=10_000)
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the hub still does its work; a process whose hub died must be replaced."""
+        return self._task is not None and not self._task.done()
+
+    @property
+    def capacity(self) -> int:
+        """How many alarm frames may wait for one viewer."""
+        return self._queue
+
+    async def __aenter__(self) -> Self:
+        """Start to follow the timeline."""
+        self._task = asyncio.create_task(self._run(), name="hub")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop; receipts that wait are written first if the database is there."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        with contextlib.suppress(DatabaseUnavailable):
+            await self._keep_waiting_receipts()
+        await self._hang_up()
+
+    def look_again(self) -> None:
+        """Check sessions and statuses now rather than within a second."""
+        self._look.set()
+
+    @contextlib.contextmanager
+    def watching(self, viewer: Viewer) -> Iterator[None]:
+        """Count a viewer whose session is checked and who is pinged, and forget it at the end."""
+        self._viewers.add(viewer)
+        self._metrics.viewers.set(len(self._viewers))
+        try:
+            yield
+        finally:
+            self._viewers.discard(viewer)
+            self._newcomers.discard(viewer)
+            self._seats.leave(viewer)
+            self._metrics.viewers.set(len(self._viewers))
+
+    async def begin(self, cursor: int | None) -> tuple[int, bool]:
+        """Return where a viewer's stream begins, and whether its cursor cannot be served.
+
+        Raise DatabaseUnavailable.
+        """
+        last = await self._up_to_date()
+        if cursor is None:
+            return last, False
+        oldest = await oldest_cursor(self._database)
+        kept = cursor == last if oldest is None else cursor + 1 >= oldest
+        return (cursor, False) if kept and cursor <= last else (last, True)
+
+    async def replay(self, viewer: Viewer) -> AsyncGenerator[str, None]:
+        """Yield the frames between the viewer's position and the tail, from the table."""
+        while viewer.position < self._floor:
+            upto = self._position or 0
+            scope = scope_of(viewer.user, "alarms.read")
+            rows = await notices(
+                self._database, scope, after=viewer.position, upto=upto, limit=PAGE
+            )
+            for notice in rows:
+                viewer.position = notice.cursor
+                yield alarm_frame(notice, view_of(viewer.user, notice.resident_id))
+            if len(rows) < PAGE:
+                viewer.position = max(viewer.position, upto)
+
+    def go_live(self, viewer: Viewer) -> None:
+        """Hand over the rest from the tail, and every change from now on.
+
+        Nothing is awaited here, so the hub can add nothing between the two.
+        """
+        for line in self._tail:
+            if _belongs(viewer, line.notice.path, line.notice.resident_id):
+                self._offer(viewer, line)
+        self._seats.enter(viewer)
+        self._newcomers.add(viewer)
+        self._look.set()
+
+    async def confirm(self, receipt: Receipt) -> None:
+        """Take a viewer's receipt; waits while too many are unwritten."""
+        await self._receipts.put(receipt)
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen(), name="hub-doorbell")
+            group.create_task(self._follow(), name="hub-timeline")
+            group.create_task(self._watch(), name="hub-watch")
+            group.create_task(self._ping(), name="hub-ping")
+            group.create_task(self._keep_receipts(), name="hub-receipts")
+
+    async def _listen(self) -> None:
+        async for _ in doorbell(self._database.dsn, ["anxin_alarm"], LOOK_EVERY_S):
+            self._ring.set()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._ring.wait()
+            self._ring.clear()
+            asking, self._asking = self._asking, []
+            try:
+                position = await self._catch_up()
+            except DatabaseUnavailable as error:
+                await self._hang_up()
+                for future in asking:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for future in asking:
+                if not future.done():
+                    future.set_result(position)
+
+    async def _catch_up(self) -> int:
+        """Read everything that is committed now and hand it out; return the last cursor."""
+        if self._connection is None:
+            self._connection = await connect(
+                self._database.dsn, autocommit=True, application="anxin stream"
+            )
+        last = await advance(self._connection)
+        if self._position is None:
+            self._position = self._floor = last
+        if last < self._position:
+            self._start_over(last)
+        position = self._position
+        while position < last:
+            rows = await notices(
+                self._connection, EVERYTHING, after=position, upto=last, limit=PAGE
+            )
+            for notice in rows:
+                self._hand_out(notice)
+            position = self._position = rows[-1].cursor if len(rows) == PAGE else last
+        return last
+
+    def _hand_out(self, notice: Notice) -> None:
+        line = _Line(notice)
+        for viewer in self._seats.audience(notice.path, notice.resident_id):
+            self._offer(viewer, line)
+        self._tail.append(line)
+        if len(self._tail) > self._most_kept:
+            self._floor = self._tail.popleft().notice.cursor
+        if notice.resident_id is not None:
+            self._changed.add(notice.resident_id)
+        lag = datetime.now(UTC) - notice.at
+        self._metrics.lag_s.observe(max(lag.total_seconds(), 0))
+
+    def _offer(self, viewer: Viewer, line: _Line) -> None:
+        resident_id = line.notice.resident_id
+        if _consents(viewer, "alarms.read", resident_id):
+            viewer.offer_alarm(line.notice.cursor, line.frame(view_of(viewer.user, resident_id)))
+
+    def _start_over(self, last: int) -> None:
+        """Begin anew on a database whose stream is shorter than what was read: it was restored."""
+        _log.warning("stream_went_back", position=self._position, last=last)
+        self._tail.clear()
+        self._position = self._floor = last
+        for viewer in self._viewers:
+            viewer.end(CloseCode.RESTART)
+
+    async def _up_to_date(self) -> int:
+        """Return the last cursor once everything committed before this call was read."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._asking.append(future)
+        self._ring.set()
+        return await future
+
+    async def _hang_up(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._look.wait()
+            self._look.clear()
+            try:
+                await self._check_sessions()
+                await self._greet_newcomers()
+                await self._show_statuses()
+            except DatabaseUnavailable:
+                # The next look covers this time too; `_looked_at` has not moved.
+                continue
+
+    async def _check_sessions(self) -> None:
+        """Renew what every viewer may see; end the streams of ended sessions."""
+        viewers = list(self._viewers)
+        if not viewers:
+            return
+        known = await authorities(
+            self._database, list({viewer.user.token_hash for viewer in viewers})
+        )
+        for viewer in viewers:
+            user = known.get(viewer.user.token_hash)
+            if user is None:
+                viewer.end(CloseCode.LOGGED_OUT)
+            elif user != viewer.user:
+                seated = self._seats.leave(viewer)
+                viewer.user = user
+                if seated:
+                    self._seats.enter(viewer)
+                    self._newcomers.add(viewer)
+
+    async def _greet_newcomers(self) -> None:
+        """Show new viewers how everybody is; those with the same scope share the work."""
+        newcomers, self._newcomers = self._newcomers, set()
+        groups: defaultdict[Scope, set[Viewer]] = defaultdict(set)
+        for viewer in newcomers:
+            groups[scope_of(viewer.user, "status.read")].add(viewer)
+        try:
+            for scope, viewers in groups.items():
+                ids = await resident_ids(self._database, scope, limit=FIRST_STATUSES)
+                await self._show(ids, scope, only=viewers)
+        except DatabaseUnavailable:
+            self._newcomers |= newcomers & self._viewers
+            raise
+
+    async def _show_statuses(self) -> None:
+        """Show every viewer the residents of whom something is new."""
+        now = datetime.now(UTC)
+        if not self._viewers:
+            self._changed.clear()
+            self._shown.clear()
+            self._looked_at = now
+            return
+        fresh = await stirred(
+            self._database,
+            paths=self._seats.paths(),
+            watched=self._seats.residents(),
+            since=self._looked_at - OVERLAP,
+            silence=SILENCE,
+        )
+        changed, self._changed = self._changed, set()
+        try:
+            await self._show(list(changed.union(fresh)), EVERYTHING)
+        except DatabaseUnavailable:
+            self._changed |= changed
+            raise
+        self._looked_at = now
+
+    async def _show(
+        self, ids: Sequence[int], scope: Scope, *, only: set[Viewer] | None = None
+    ) -> None:
+        for start in range(0, len(ids), STATUSES_AT_ONCE):
+            for one in await signs(self._database, scope, ids[start : start + STATUSES_AT_ONCE]):
+                status = judge(one)
+                if only is None:
+                    newest = hash(_encoded(status))
+                    if self._shown.get(one.id) == newest:
+                        continue
+                    self._shown[one.id] = newest
+                frames: dict[View, str] = {}
+                for viewer in self._seats.audience(one.path, one.id):
+                    if only is not None and viewer not in only:
+                        continue
+                    if not _consents(viewer, "status.read", one.id):
+                        continue
+                    view = view_of(viewer.user, one.id)
+                    if view not in frames:
+                        seen = seen_status(status, view)
+                        frames[view] = _encoded(
+                            {"type": "status", "resident_id": str(one.id), **seen}
+                        )
+                    viewer.offer_status(one.id, frames[view])
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_EVERY_S)
+            for viewer in self._viewers:
+                viewer.ping()
+            depths = (viewer.depth for viewer in self._viewers)
+            self._metrics.queue_depth.set(max(depths, default=0))
+
+    async def _keep_receipts(self) -> None:
+        """Write receipts in groups: while one group is written, the next one gathers."""
+        batch: list[Receipt] = []
+        while True:
+            if not batch:
+                batch.append(await self._receipts.get())
+            while len(batch) < PAGE and not self._receipts.empty():
+                batch.append(self._receipts.get_nowait())
+            try:
+                await keep_receipts(self._database, batch)
+            except DatabaseUnavailable:
+                await asyncio.sleep(LOOK_EVERY_S)
+                continue
+            self._metrics.receipts.inc(len(batch))
+            batch = []
+
+    async def _keep_waiting_receipts(self) -> None:
+        batch = [self._receipts.get_nowait() for _ in range(self._receipts.qsize())]
+        if batch:
+            await keep_receipts(self._database, batch)
+
+
+class _Seats:
+    """Who may see what: viewers by the place they see the tree under, or by resident."""
+
+    def __init__(self) -> None:
+        self._by_path: defaultdict[str, set[Viewer]] = defaultdict(set)
+        self._by_resident: defaultdict[int, set[Viewer]] = defaultdict(set)
+        self._seated: set[Viewer] = set()
+
+    def enter(self, viewer: Viewer) -> None:
+        """Seat a viewer by what its user may see now."""
+        self._seated.add(viewer)
+        if viewer.user.path is not None:
+            self._by_path[viewer.user.path].add(viewer)
+        for resident_id in viewer.user.links:
+            self._by_resident[resident_id].add(viewer)
+
+    def leave(self, viewer: Viewer) -> bool:
+        """Take a viewer out; return whether it was seated."""
+        if viewer not in self._seated:
+            return False
+        self._seated.discard(viewer)
+        if viewer.user.path is not None:
+            self._by_path[viewer.user.path].discard(viewer)
+            if not self._by_path[viewer.user.path]:
+                del self._by_path[viewer.user.path]
+        for resident_id in viewer.user.links:
+            self._by_resident[resident_id].discard(viewer)
+            if not self._by_resident[resident_id]:
+                del self._by_resident[resident_id]
+        return True
+
+    def audience(self, path: str, resident_id: int | None) -> Iterator[Viewer]:
+        """Yield the seated viewers who may know of something at `path` about a resident."""
+        end = 0
+        while (end := path.find("/", end) + 1) > 0:
+            yield from self._by_path.get(path[:end], ())
+        if resident_id is not None:
+            yield from self._by_resident.get(resident_id, ())
+
+    def paths(self) -> list[str]:
+        """Return the places under which somebody watches."""
+        return list(self._by_path)
+
+    def residents(self) -> list[int]:
+        """Return the residents whom a relative watches."""
+        return list(self._by_resident)
+
+
+def _belongs(viewer: Viewer, path: str, resident_id: int | None) -> bool:
+    """Tell whether a viewer is of the audience of something at `path` about a resident."""
+    under = viewer.user.path is not None and path.startswith(viewer.user.path)
+    return under or resident_id in viewer.user.links
+
+
+def _consents(viewer: Viewer, right: Right, resident_id: int | None) -> bool:
+    if viewer.user.role != "family":
+        return True
+    consent = viewer.user.links.get(resident_id, frozenset()) if resident_id else frozenset()
+    return CONSENT[right] in consent
+
+
+def _encoded(frame: Any) -> str:  # noqa: ANN401  # whatever msgspec can encode
+    return msgspec.json.encode(frame).decode()

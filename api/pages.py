@@ -1,0 +1,41 @@
+"""The built pages: hashed assets that never change, and one HTML page for every page route."""
+
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, HTMLResponse
+
+STATIC: Final = Path(__file__).parent / "static"
+_NOT_BUILT: Final = (
+    '<!doctype html><html lang="zh"><meta charset="utf-8"><title>安心 Anxin</title>'
+    "<h1>安心 Anxin</h1><p>页面尚未构建，请运行 <code>make web</code>。</p>"
+    "<p>The pages are not built yet. Run <code>make web</code>.</p></html>"
+)
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.api_route("/{path:path}", methods=["GET", "HEAD"])
+def page(path: str, request: Request) -> Response:
+    """Serve a file of the pages, or the one page that then shows what its path says."""
+    static: Path = request.app.state.static
+    wanted = PurePosixPath(path)
+    if path.startswith("api/") or "\x00" in path:
+        raise HTTPException(404, "There is no such route; /api/docs lists them.")
+    if wanted.suffix:
+        file = (static / wanted).resolve()
+        hidden = any(part.startswith(".") for part in wanted.parts)
+        if hidden or not file.is_relative_to(static.resolve()) or not file.is_file():
+            raise HTTPException(404, "There is no such file.")
+        return _file(file, forever="assets" in wanted.parts)
+    index = static / "index.html"
+    if not index.is_file():
+        return HTMLResponse(_NOT_BUILT, status_code=503)
+    return _file(index, forever=False)
+
+
+def _file(file: Path, *, forever: bool) -> Response:
+    caching = "public, max-age=31536000, immutable" if forever else "no-cache"
+    return FileResponse(file, headers={"cache-control": caching})

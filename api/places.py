@@ -1,0 +1,56 @@
+"""Places: the tree from district to bed."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Response
+
+from anxin.db import places as stored
+from anxin.db.places import Place, PlaceKind
+from api.answers import After, Limit, Page, answer, page, serial_after
+from api.auth import Grant, may
+from api.fields import Body, Id, Name, number
+from api.services import Db
+
+router = APIRouter(prefix="/places", tags=["places"])
+
+
+class NewPlace(Body):
+    """A place below `parent_id`; only who sees everything may leave that out."""
+
+    parent_id: Id | None = None
+    kind: PlaceKind
+    name: Name
+
+
+@router.get("", response_model=Page[Place])
+async def list_places(
+    grant: Annotated[Grant, may("places.read")],
+    database: Db,
+    limit: Limit = 100,
+    after: After = None,
+) -> Response:
+    """Return the caller's places, parents before children made later."""
+    found = await stored.places(
+        database, grant.scope, after=serial_after(after) or 0, limit=limit + 1
+    )
+    return page(found, [int(one.id) for one in found], limit)
+
+
+@router.get("/{place_id}", response_model=Place)
+async def get_place(
+    place_id: Id, grant: Annotated[Grant, may("places.read")], database: Db
+) -> Response:
+    """Return one place."""
+    return answer(await stored.place(database, grant.scope, int(place_id)))
+
+
+@router.post("", response_model=Place, status_code=HTTPStatus.CREATED)
+async def create_place(
+    body: NewPlace, grant: Annotated[Grant, may("places.write")], database: Db
+) -> Response:
+    """Add a place."""
+    made = await stored.create_place(
+        database, grant.scope, parent_id=number(body.parent_id), kind=body.kind, name=body.name
+    )
+    return answer(made, HTTPStatus.CREATED)
