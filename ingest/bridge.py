@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -22,12 +23,14 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from prometheus_client import start_http_server
 
-from anxin.config import Settings
+from anxin.config import Address, Settings
 from anxin.db.migrate import migrate
 from anxin.errors import AnxinError, DatabaseUnavailable, SettingError
 from anxin.logs import log
 from ingest.inbound import KINDS, Device, Inbound
+from ingest.metrics import IngestCollector
 from ingest.service import IngestService
 
 FILTERS: Final = tuple(f"anxin/v1/+/{kind}" for kind in KINDS)
@@ -132,7 +135,13 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with IngestService(settings) as service:
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(IngestService(settings))
+        if settings.ingest_metrics:
+            where = Address.parse(settings.ingest_metrics)
+            registry = IngestCollector.registry(service, [])
+            server, _ = start_http_server(where.port, where.host, registry=registry)
+            stack.callback(server.shutdown)
         bridge = Bridge(service, broker, version=version, client_id=client_id, share=share, ca=ca)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         carrying = asyncio.create_task(bridge.carry(), name="bridge")
