@@ -23,7 +23,7 @@ class Ward:
         columns = {"name": name, "place_id": self.place, **columns}
         names = ", ".join(columns)
         marks = ", ".join(f"%({name})s" for name in columns)
-        return self._id(f"INSERT INTO residents ({names}) VALUES ({marks}) {{}}", columns)  # noqa: S608  names of this file
+        return self._id(f"INSERT INTO residents ({names}) VALUES ({marks}) {{}}", columns)
 
     def device(
         self,
