@@ -104,6 +104,9 @@ def _wearable(moment: Moment, luck: float, battery: float) -> dict[str, object]:
     if moment.worn:
         fields["hr"] = round(moment.hr)
         fields["temp"] = round(moment.temp, 1)
+        # Hands move now and then however quietly somebody sits.
+        gesture = 0.25 if moment.activity > 0 and luck > 0.8 else 0.0
+        fields["movement"] = round(min(moment.activity + gesture, 1.0), 2)
         # Light through a moving wrist gives no saturation.
         if moment.activity < 0.5 and luck > 0.04:
             fields["spo2"] = round(moment.spo2)

@@ -149,10 +149,12 @@ async def _simulate(args: argparse.Namespace, settings: Settings) -> int:
             if history_s:
                 await _tell_history(scene, fleet, history_s, stop)
             end_s = time.time() + args.duration if args.duration else float("inf")
-            director = _Director(scene, args)
+            director, gone = _Director(scene, args), frozenset[str]()
             while not stop.is_set() and (now_s := time.time()) < end_s:
                 director.look(now_s)
-                fleet.cut(scene.cut_off(now_s))
+                if (cut_off := scene.cut_off(now_s)) != gone:
+                    gone = cut_off
+                    fleet.cut(gone)
                 for message in scene.due(now_s):
                     fleet.send(message)
                 show()

@@ -165,6 +165,21 @@ def test_a_normal_day_of_many_people_raises_nothing() -> None:
     assert len(rows) > 400
 
 
+def test_everybody_who_is_awake_is_seen_to_move_within_four_hours() -> None:
+    scene = Scene(devices_of(120), seed=4, start_s=NOON_S + DAY_S / 2)  # the whole day before
+    moved: dict[str, list[float]] = {}
+    owner = {d.id: d.resident.id for d in scene.devices if d.resident}
+    for message, _ in scene.history(DAY_S):
+        for one in decode_telemetry(message.payload)[0]:
+            if one.movement >= 0.1:  # where the platform sees activity
+                at_h = (int(str(one.ts)) / 1000 - NOON_S) / 3600 + 12
+                moved.setdefault(owner[message.device_id], []).append(at_h)
+    assert len(moved) == 120
+    for hours in moved.values():
+        waking = [6.0, *sorted(hour for hour in hours if 6 <= hour <= 22), 22.0]
+        assert max(np.diff(waking)) < 3.5
+
+
 def test_scenarios_choose_people_who_have_the_devices() -> None:
     scene = Scene(devices_of(9), seed=1, start_s=NOON_S)
     with_door = scene.cast(frozenset({"door"}), 10)
