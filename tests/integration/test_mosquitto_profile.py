@@ -6,19 +6,23 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
+import psycopg
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from anxin import embedded
 from tests import npm
 from tests.waiting import wait_until
 
 PROFILE = Path(__file__).parent.parent.parent / "docs" / "mosquitto"
-QUEUED = 1_500
+QUEUED = 1_200
 """More than the 1,000 that mosquitto keeps by default."""
 WINDOW = 50
 """Messages under way at once: what a crash can cost at most, see the profile's README."""
@@ -104,6 +108,50 @@ def test_a_device_reaches_nobody_under_the_id_of_another(broker: Mosquitto) -> N
     publish(broker, 1, topic="anxin/v1/bed-1/command")
     own = publish(broker, 1)
     assert collect(broker, 1) == own
+
+
+def test_the_bridge_takes_over_what_waited_with_the_settings_of_the_compose_file(
+    broker: Mosquitto, dsn: str, tmp_path: Path
+) -> None:
+    _enrol(dsn, "bed-1")
+    (tmp_path / "database").write_text(dsn, encoding="utf-8")
+    address = f"mqtt://anxin-bridge:secret@127.0.0.1:{broker.port}\n"
+    (tmp_path / "broker").write_text(address, encoding="utf-8")
+    metrics = f"127.0.0.1:{embedded.free_port('127.0.0.1')}"
+    settings = {
+        "ANXIN_DATABASE_FILE": str(tmp_path / "database"),
+        "ANXIN_BROKER_FILE": str(tmp_path / "broker"),
+        "ANXIN_INGEST_METRICS": metrics,
+    }
+    publish(broker, 200)
+    bridge = subprocess.Popen(
+        [sys.executable, "-m", "anxin.cli", "bridge"],
+        env={**_environment(), **settings},
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: _stored(dsn) == 200, 30, "200 readings in the database")
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as answer:
+            assert b"anxin_ingest_readings_total 200.0" in answer.read()
+    finally:
+        bridge.terminate()
+        assert bridge.wait(20) == 0
+
+
+def _enrol(dsn: str, device_id: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO devices (id, kind, salt, secret_hash) VALUES (%s, 'bed_sensor', '', '')",
+            [device_id],
+        )
+
+
+def _stored(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT count(*) FROM telemetry").fetchone()
+    assert row is not None
+    count: int = row[0]
+    return count
 
 
 def publish(broker: Mosquitto, count: int, topic: str = "anxin/v1/bed-1/telemetry") -> set[bytes]:
