@@ -11,9 +11,11 @@ from typing import Final
 
 import psycopg
 
+from anxin.config import Settings
 from anxin.db.migrate import migrate
 from anxin.embedded import EmbeddedPostgres
 from anxin.vitals import CONSCIOUSNESS, METRICS, PRESENCE
+from api.app import create_app
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 
@@ -63,6 +65,16 @@ def metrics_table() -> str:
     ):
         accepted = ", ".join(f"`{value}`" for value in values)
         lines.append(f"| `{field}` | {zh} | {meaning} | – | {accepted} | {_loinc(loinc)} |")
+    return "\n".join(lines) + "\n"
+
+
+def routes_table() -> str:
+    """Return every route of the API as Markdown, with the sentence of its function."""
+    lines = ["| route | what |", "|---|---|"]
+    for path, methods in sorted(create_app(Settings()).openapi()["paths"].items()):
+        for method, route in methods.items():
+            sentence = " ".join(route["description"].split("\n\n")[0].split())
+            lines.append(f"| `{method.upper()} {path}` | {sentence.replace('|', '&#124;')} |")
     return "\n".join(lines) + "\n"
 
 
@@ -140,9 +152,9 @@ def _loinc(code: str | None) -> str:
 
 def write() -> None:
     """Write every drawn part anew."""
-    page = DOCS / "metrics.md"
-    text = replace_part(page.read_text("utf-8"), "metrics", metrics_table())
-    page.write_text(text, "utf-8")
+    for name, table in (("metrics", metrics_table()), ("routes", routes_table())):
+        page = DOCS / f"{name}.md"
+        page.write_text(replace_part(page.read_text("utf-8"), name, table), "utf-8")
     directory = Path(tempfile.mkdtemp(prefix="anxin-docs-"))
     directory.chmod(0o711)
     with EmbeddedPostgres(directory) as server:

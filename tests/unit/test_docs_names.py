@@ -1,6 +1,7 @@
 """Docs name what there is: settings, commands, alarm kinds, events, roles; links lead somewhere."""
 
 import re
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import get_args
@@ -11,8 +12,11 @@ from anxin import rules
 from anxin.cli import COMMANDS
 from anxin.config import SECRETS, Settings
 from anxin.db.users import Role
+from api import metrics as api_metrics
 from ingest import columns
-from models import watch
+from ingest.metrics import IngestCollector
+from ingest.service import IngestService
+from models import watch, worker
 from tests import docs
 
 ROOT = docs.DOCS.parent
@@ -94,11 +98,28 @@ def test_the_schema_page_names_the_flags_of_a_reading() -> None:
     assert numbers == [columns.LATE, columns.AHEAD, columns.BEHIND]
 
 
-def test_the_table_of_metrics_is_drawn_from_the_code() -> None:
-    text = page("metrics.md")
-    assert docs.replace_part(text, "metrics", docs.metrics_table()) == text, (
-        "run `python -m tests.docs`"
+@pytest.mark.parametrize(
+    ("name", "draw"), [("metrics", docs.metrics_table), ("routes", docs.routes_table)]
+)
+def test_what_is_drawn_from_the_code_is_as_the_code_is(name: str, draw: Callable[[], str]) -> None:
+    text = page(f"{name}.md")
+    assert docs.replace_part(text, name, draw()) == text, "run `python -m tests.docs`"
+
+
+async def test_operations_names_every_metric_of_every_process() -> None:
+    service = IngestService(Settings(database="postgresql://nowhere"))
+    registries = (
+        IngestCollector.registry(service, []),
+        worker.Metrics().registry,
+        api_metrics.Metrics().registry,
     )
+    there = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for registry in registries
+        for family in registry.collect()
+    }
+    named = re.findall(r"`(anxin_[a-z_]+)[`{]", section("operations.md", "Monitoring"))
+    assert sorted(named) == sorted(there)
 
 
 def test_the_glossary_names_every_role() -> None:
