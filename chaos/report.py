@@ -63,7 +63,8 @@ def report(run: Run, now: datetime) -> str:
 Written by `make chaos`. Devices publish and write down every acknowledgement, while the processes
 of the platform are killed with `kill -9`. Afterwards their book is compared with the database, row
 by row, values included. A killed process leaves the operating system's cache behind, so this is no
-test of a power cut: against that stand `fsync`, `full_page_writes` and `synchronous_commit`, all on.
+test of a power cut: against that stand `fsync`, `full_page_writes` and `synchronous_commit`, which
+are on.
 
 - {now:%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB,
   Python {platform.python_version()}, Linux {platform.release()}
