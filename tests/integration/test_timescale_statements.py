@@ -16,8 +16,9 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from anxin.db import upkeep, vitals
 from anxin.db.migrate import migrate, pending, scripts
-from anxin.db.pool import blocks
+from anxin.db.pool import Database, blocks
 from tests import timescale
 
 Connection = psycopg.Connection[dict[str, Any]]
@@ -161,6 +162,43 @@ def test_an_hour_that_goes_on_is_rolled_up_again(hyper: Connection, plain: Conne
         _assert_same_rollups(hyper, plain)
 
 
+async def test_readers_get_the_same_series_from_both_forms_while_minutes_are_due(
+    server: str, dsn: str
+) -> None:
+    """One connection at a time: each step opens its own."""
+    answers: dict[str, list[object]] = {}
+    for form, where, roll_up in (("hyper", server, _roll_up_hyper), ("plain", dsn, _roll_up_plain)):
+        with psycopg.connect(where, autocommit=True, row_factory=dict_row) as connection:
+            connection.execute("TRUNCATE telemetry, rollup_due")
+            resident = _somebody(connection)
+            _store(connection, NOON, 900)
+            roll_up(connection)
+            _store(connection, NOON + timedelta(minutes=30, milliseconds=1), 5)
+        async with Database(where, size=1) as database:
+            assert await upkeep.is_timescale(database) is (form == "hyper")
+            answers[form] = [
+                await vitals.series(
+                    database, resident, start=NOON + timedelta(seconds=30), end=NOON + 2 * HOUR,
+                    step=timedelta(seconds=seconds), most=10_000,
+                )
+                for seconds in (1, 60, 300, 3600)
+            ]  # fmt: skip
+    assert all(answers["hyper"])
+    assert answers["hyper"] == answers["plain"]
+
+
+async def test_the_worker_rolls_up_with_its_own_functions(server: str) -> None:
+    with psycopg.connect(server, autocommit=True, row_factory=dict_row) as connection:
+        connection.execute("TRUNCATE telemetry, rollup_due")
+        _store(connection, NOON, 100)
+        marks = _count(connection, "rollup_due")
+    settled = await upkeep.roll_up_timescale(server, datetime.now(UTC), most=1_000)
+    assert settled == marks
+    with psycopg.connect(server, autocommit=True, row_factory=dict_row) as connection:
+        assert _count(connection, "rollup_due") == 0
+        assert _count(connection, "vitals_minute") > 0
+
+
 def test_a_mark_made_during_the_refresh_is_kept(hyper: Connection) -> None:
     _store(hyper, NOON, 1)
     [hour] = hyper.execute(ROLLUPS["timescale_due"], _everything()).fetchall()
@@ -239,6 +277,23 @@ def test_an_emergency_raised_twice_is_one_episode_with_a_place_in_the_stream(
     assert changes == [{"change": "raised"}, {"change": "repeated"}]
     assert _count(hyper, "alarms") == 1
     assert hyper.execute("SELECT advance_stream() AS cursor").fetchone() == {"cursor": 2}
+
+
+def _somebody(connection: Connection) -> int:
+    """Return a resident who has device 1 since long ago."""
+    row = connection.execute(
+        "WITH place AS (INSERT INTO places (kind, name) VALUES ('home', 'a home') RETURNING id),"
+        " device AS (INSERT INTO devices (id, kind, salt, secret_hash)"
+        " SELECT 'bed-1', 'bed_sensor', '', '' RETURNING key),"
+        " resident AS (INSERT INTO residents (name, place_id) SELECT 'a person', id FROM place"
+        " RETURNING id) INSERT INTO assignments (device_key, resident_id, during)"
+        " SELECT key, resident.id, tstzrange('2000-01-01', NULL) FROM device, resident"
+        " RETURNING resident_id, device_key"
+    ).fetchone()
+    assert row is not None
+    assert row["device_key"] == 1
+    resident: int = row["resident_id"]
+    return resident
 
 
 def _store(connection: Connection, start: datetime, rows: int) -> None:
