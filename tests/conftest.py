@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +129,22 @@ def start_anxin(data_dir: Path) -> Iterator[Callable[..., Running]]:
     of it optional. The user `admin` has ADMIN_PASSWORD. What still runs is ended after the test,
     which fails when a traceback was printed.
     """
+    with _starter(data_dir) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def anxin() -> Iterator[Running]:
+    """Return one whole platform for all tests of a module, each of which brings its own place."""
+    directory = Path(tempfile.mkdtemp(prefix="anxin-module-"))
+    directory.chmod(0o711)
+    with _starter(directory) as start:
+        yield start()
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def _starter(data_dir: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def start(

@@ -1,5 +1,6 @@
 """The nursing-station page in a real browser, against a whole running platform."""
 
+import itertools
 import json
 import os
 import shutil
@@ -49,12 +50,17 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+_numbers = itertools.count(1)
+
+
 @dataclass(frozen=True, slots=True)
 class House:
-    """A small nursing home on a running platform: what was set up, and who may log in."""
+    """A nursing home of its own on a running platform, and the nurse who may log in to it."""
 
     running: Running
     admin: httpx.Client
+    place_id: str
+    nurse: str
     residents: dict[str, str]
     devices: dict[str, tuple[str, str]]
 
@@ -79,45 +85,50 @@ class House:
         self.publish(f"{name} button", "event", {"id": event, "type": "sos"})
 
     def alarms(self, handling: str) -> list[dict[str, Any]]:
-        """Return the platform's own list of alarms."""
-        answer = self.admin.get("/alarms", params={"handling": handling})
+        """Return the platform's own list of this house's alarms."""
+        wanted = {"handling": handling, "place_id": self.place_id}
+        answer = self.admin.get("/alarms", params=wanted)
         answer.raise_for_status()
         items: list[dict[str, Any]] = answer.json()["items"]
         return items
 
 
-@pytest.fixture
-def house(start_anxin: Callable[..., Running]) -> Iterator[House]:
-    running = start_anxin()
-    with httpx.Client(base_url=f"{running.url}/api/v1", timeout=20) as admin:
-        answer = admin.post("/auth/login", json={"username": "admin", "password": ADMIN_PASSWORD})
+@pytest.fixture(scope="module")
+def admin(anxin: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{anxin.url}/api/v1", timeout=20) as client:
+        answer = client.post("/auth/login", json={"username": "admin", "password": ADMIN_PASSWORD})
         answer.raise_for_status()
-        token = answer.json()["access_token"]
-        admin.cookies.clear()
-        admin.headers["Authorization"] = f"Bearer {token}"
+        client.cookies.clear()
+        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        yield client
 
-        def make(path: str, **body: object) -> dict[str, Any]:
-            made = admin.post(path, json=body)
-            made.raise_for_status()
-            thing: dict[str, Any] = made.json()
-            return thing
 
-        home = make("/places", kind="facility", name="康宁养老院", parent_id=None)["id"]
-        room = make("/places", kind="room", name="201", parent_id=home)["id"]
-        residents, devices = {}, {}
-        for number, name in enumerate(("王秀英", "李建国"), 1):
-            bed = make("/places", kind="bed", name=f"{number}床", parent_id=room)["id"]
-            resident = make("/residents", name=name, place_id=bed)["id"]
-            residents[name] = resident
-            for kind, word in (("call_button", "button"), ("bed_sensor", "mat")):
-                device = make("/devices", kind=kind)
-                devices[f"{name} {word}"] = (device["id"], device["secret"])
-                assigned = admin.put(
-                    f"/devices/{device['id']}/assignment", json={"resident_id": resident}
-                )
-                assigned.raise_for_status()
-        make("/users", username="nurse.li", password=NURSE_PASSWORD, role="nurse", place_id=home)
-        yield House(running, admin, residents, devices)
+@pytest.fixture
+def house(anxin: Running, admin: httpx.Client) -> House:
+    def make(path: str, **body: object) -> dict[str, Any]:
+        made = admin.post(path, json=body)
+        made.raise_for_status()
+        thing: dict[str, Any] = made.json()
+        return thing
+
+    number = next(_numbers)
+    home = make("/places", kind="facility", name=f"康宁养老院{number}", parent_id=None)["id"]
+    room = make("/places", kind="room", name="201", parent_id=home)["id"]
+    residents, devices = {}, {}
+    for bed_number, name in enumerate(("王秀英", "李建国"), 1):
+        bed = make("/places", kind="bed", name=f"{bed_number}床", parent_id=room)["id"]
+        resident = make("/residents", name=name, place_id=bed)["id"]
+        residents[name] = resident
+        for kind, word in (("call_button", "button"), ("bed_sensor", "mat")):
+            device = make("/devices", kind=kind)
+            devices[f"{name} {word}"] = (device["id"], device["secret"])
+            assigned = admin.put(
+                f"/devices/{device['id']}/assignment", json={"resident_id": resident}
+            )
+            assigned.raise_for_status()
+    nurse = f"nurse.{number}"
+    make("/users", username=nurse, password=NURSE_PASSWORD, role="nurse", place_id=home)
+    return House(anxin, admin, home, nurse, residents, devices)
 
 
 @pytest.fixture
@@ -136,9 +147,9 @@ def _is_policy(text: str) -> bool:
     return "Content Security Policy" in text
 
 
-def log_in(page: Page, url: str, *, password: str = NURSE_PASSWORD) -> None:
-    page.goto(f"{url}/station")
-    page.get_by_label("用户名").fill("nurse.li")
+def log_in(page: Page, house: House, *, url: str = "", password: str = NURSE_PASSWORD) -> None:
+    page.goto(f"{url or house.running.url}/station")
+    page.get_by_label("用户名").fill(house.nurse)
     page.get_by_label("密码").fill(password)
     page.get_by_role("button", name="登录").click()
 
@@ -156,7 +167,7 @@ def card(page: Page, house: House, name: str) -> Locator:
 
 
 def test_wrong_password_is_explained_and_right_one_shows_the_wall(house: House, page: Page) -> None:
-    log_in(page, house.running.url, password="wrong-password")
+    log_in(page, house, password="wrong-password")
     expect(page.get_by_role("alert")).to_contain_text("用户名或密码不对")
 
     page.get_by_label("密码").fill(NURSE_PASSWORD)
@@ -177,7 +188,7 @@ def test_wrong_password_is_explained_and_right_one_shows_the_wall(house: House, 
 
 
 def test_readings_appear_on_the_card_and_in_the_drawer(house: House, page: Page) -> None:
-    log_in(page, house.running.url)
+    log_in(page, house)
     is_live(page)
 
     now = int(time.time() * 1000)
@@ -206,7 +217,7 @@ def test_readings_appear_on_the_card_and_in_the_drawer(house: House, page: Page)
 
 
 def test_sos_is_on_the_wall_at_once_and_handled_by_mouse(house: House, page: Page) -> None:
-    log_in(page, house.running.url)
+    log_in(page, house)
     is_live(page)
 
     house.sos("王秀英")
@@ -219,7 +230,7 @@ def test_sos_is_on_the_wall_at_once_and_handled_by_mouse(house: House, page: Pag
 
     alarm(page).get_by_role("button", name="接警").click()
     expect(alarm(page)).to_have_attribute("data-handling", "acknowledged")
-    expect(alarm(page)).to_contain_text("nurse.li")
+    expect(alarm(page)).to_contain_text(house.nurse)
     alarm(page).get_by_role("button", name="到场").click()
     expect(alarm(page)).to_have_attribute("data-handling", "on_site")
     alarm(page).get_by_role("button", name="处置完成").click()
@@ -241,7 +252,7 @@ def test_sos_is_on_the_wall_at_once_and_handled_by_mouse(house: House, page: Pag
 
 
 def test_alarm_is_handled_by_keyboard_alone(house: House, page: Page) -> None:
-    log_in(page, house.running.url)
+    log_in(page, house)
     is_live(page)
     house.sos("王秀英")
     house.sos("李建国")
@@ -271,7 +282,7 @@ def test_alarm_is_handled_by_keyboard_alone(house: House, page: Page) -> None:
 
 
 def test_second_nurse_who_comes_too_late_is_told_who_was_first(house: House, page: Page) -> None:
-    log_in(page, house.running.url)
+    log_in(page, house)
     is_live(page)
     house.sos("王秀英")
     expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
@@ -351,7 +362,7 @@ def cable(house: House) -> Iterator[Cable]:
 
 
 def test_network_cut_is_loud_and_loses_nothing(house: House, page: Page, cable: Cable) -> None:
-    log_in(page, f"http://127.0.0.1:{cable.port}")
+    log_in(page, house, url=f"http://127.0.0.1:{cable.port}")
     is_live(page)
     house.sos("王秀英")
     expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
@@ -384,14 +395,14 @@ def test_network_cut_is_loud_and_loses_nothing(house: House, page: Page, cable: 
 def test_page_opened_after_the_alarms_shows_them_all(house: House, page: Page) -> None:
     house.sos("王秀英")
     house.sos("李建国")
-    log_in(page, house.running.url)
+    log_in(page, house)
     expect(alarm(page)).to_have_count(2)
 
 
 def test_silent_browser_with_an_open_alarm_says_so_until_sound_is_allowed(
     house: House, page: Page
 ) -> None:
-    log_in(page, house.running.url)
+    log_in(page, house)
     is_live(page)
     house.sos("王秀英")
     expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
@@ -414,7 +425,7 @@ def test_silent_browser_with_an_open_alarm_says_so_until_sound_is_allowed(
 
 def test_receipts_say_that_the_alarm_was_received_and_displayed(house: House, page: Page) -> None:
     with page.expect_websocket() as opened:
-        log_in(page, house.running.url)
+        log_in(page, house)
     sent: list[dict[str, Any]] = []
     opened.value.on("framesent", lambda text: sent.append(json.loads(text)))
     is_live(page)
@@ -437,7 +448,7 @@ def test_page_has_no_accessibility_faults_in_either_language(
     page.goto(f"{house.running.url}/login")
     expect(page.get_by_label("用户名")).to_be_visible()
     _check(page)
-    log_in(page, house.running.url)
+    log_in(page, house)
     is_live(page)
     house.sos("王秀英")
     expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
@@ -447,8 +458,9 @@ def test_page_has_no_accessibility_faults_in_either_language(
     expect(alarm(page)).to_contain_text("Emergency call")
     card(page, house, "王秀英").click()
     expect(page.get_by_role("complementary")).to_contain_text("Latest values")
-    page.keyboard.press("ArrowDown")
-    page.locator("[data-action=close]").click()
+    alarm(page).get_by_role("button", name="On site").click()
+    alarm(page).get_by_role("button", name="Close").click()
+    expect(page.locator("form.closing")).to_be_visible()
     _check(page)
     # Once chosen, the language stays.
     page.reload()

@@ -85,7 +85,6 @@ export const en: Texts = {
     emptyHelp:
       'Ask the administrator to enter residents and beds and to assign devices to them; they then appear here by themselves.',
     emptyPlace: 'Nobody lives in this area. Choose another one above.',
-    card: '{place} {name}, {state}',
     unmonitored: 'no device',
   },
   alarm: {

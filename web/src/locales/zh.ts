@@ -82,7 +82,6 @@ export const zh = {
     empty: '还没有老人',
     emptyHelp: '请管理员在平台里登记老人和床位，并把设备分配给老人；登记后会自动显示在这里。',
     emptyPlace: '这个区域没有老人，请在上方选择别的区域。',
-    card: '{place} {name}，{state}',
     unmonitored: '没有设备',
   },
   alarm: {
