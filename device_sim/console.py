@@ -23,6 +23,7 @@ from device_sim.provision import Api
 _log = log(__name__)
 
 CONNECT_S: Final = 30.0
+REFUSED_S: Final = 6.0
 FINISH_S: Final = 30.0
 """How long the last acknowledgements are waited for; a third of it after Ctrl-C."""
 UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -83,11 +84,17 @@ def span_s(text: str) -> float:
 
 
 async def all_connected(fleet: Fleet, count: int, stop: asyncio.Event) -> None:
-    """Wait until each device is connected or refused, for a while; go on with those that are."""
-    deadline = time.monotonic() + CONNECT_S
-    while fleet.connected + len(fleet.refused) < count and time.monotonic() < deadline:
-        if stop.is_set():
-            return
+    """Wait until each device is connected, for a while; go on with those that are.
+
+    A device whose secret is seconds old may be refused at first, so a refusal is not yet an end.
+    Raise DevicesRefused when it stays at that for every device.
+    """
+    begin_s = time.monotonic()
+    while not stop.is_set() and fleet.connected < count:
+        waited_s = time.monotonic() - begin_s
+        answered = fleet.connected + len(fleet.refused) >= count
+        if waited_s > (REFUSED_S if answered else CONNECT_S):
+            break
         await pause(stop, 0.05)
     if len(fleet.refused) == count:
         raise DevicesRefused(_refusal(fleet))

@@ -43,8 +43,6 @@ OUTBOX: Final = 2_000
 BACKOFF_S: Final = (0.5, 30.0)
 GOODBYE_S: Final = 3.0
 DOWN: Final = ("receipt", "command")
-REFUSED_PAUSE_S: Final = 30.0
-"""A device with a wrong secret waits so long: asking faster does not help."""
 
 
 class Tally:
@@ -196,7 +194,6 @@ class _Line:
         self._open = False
         """Whether a socket is open, accepted by the server or not."""
         self._accepted_before = False
-        self._refusal = ""
         self._news = asyncio.Event()
         """Set whenever `live` should look again at what is going on."""
         self._writing = False
@@ -234,7 +231,6 @@ class _Line:
                 if leaving.is_set():
                     await self._say_goodbye()
                 elif not self.cut:
-                    pause_s = REFUSED_PAUSE_S if self._refusal else pause_s
                     self._drop()
                     await _wait(leaving, pause_s * self._fleet.chance.uniform(0.5, 1.5))
                     pause_s = min(pause_s * 2, BACKOFF_S[1])
@@ -271,7 +267,6 @@ class _Line:
 
     async def _connect(self) -> bool:
         """Open a connection; return whether the server accepted the device."""
-        self._refusal = ""
         async with self._fleet.dialling:
             if self._fleet.leaving.is_set():
                 return False
@@ -352,8 +347,7 @@ class _Line:
         del userdata, flags, properties
         tally = self._fleet.tally
         if reason.is_failure:
-            self._refusal = str(reason)
-            self._fleet.refused[self._device] = self._refusal
+            self._fleet.refused[self._device] = str(reason)
             tally.refused += 1
         else:
             self._fleet.refused.pop(self._device, None)
