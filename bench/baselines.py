@@ -57,6 +57,16 @@ def find_mosquitto() -> str:
     return found
 
 
+def mosquitto_version() -> str:
+    """Return what the program calls itself, or that there is none."""
+    try:
+        program = find_mosquitto()
+    except BaselineFailed:
+        return "no mosquitto"
+    done = subprocess.run([program, "-h"], capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()[0]
+
+
 def install_mq_bridge() -> Path:
     """Return a Python that has mq-bridge, in an environment of its own; raise BaselineFailed."""
     python = BUILD / "mq-bridge" / "bin" / "python"
