@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ from device_sim.console import (
 from device_sim.devices import RHYTHMS
 from device_sim.fleet import Fleet
 from device_sim.person import DAY_S, HOUR_S
-from device_sim.provision import Device, Plan, Roster, provision, read_roster, write_roster
+from device_sim.provision import Device, Roster, attribute, provision, read_roster, write_roster
 from device_sim.scenarios import SCENARIOS, Appearance, scenario
 from device_sim.scene import Scene
 from device_sim.ward import plan_ward
@@ -124,7 +124,8 @@ async def _simulate(args: argparse.Namespace, settings: Settings) -> int:
     happenings = [scenario(name) for name in args.scenario]
     history_s = max([args.history or 0.0, *(s.history_s for s in happenings)])
     history_s = min(history_s, 7 * DAY_S - HOUR_S)
-    roster = await _roster(args, settings, history_s)
+    path: Path = args.devices or Path(settings.data_dir) / "sim-devices.json"
+    roster = await _roster(args, settings, path)
     if args.duration == 0:
         return 0
     devices = _chosen(roster, args.residents, args.kinds)
@@ -148,6 +149,8 @@ async def _simulate(args: argparse.Namespace, settings: Settings) -> int:
             await all_connected(fleet, len(scene.devices), stop)
             if history_s:
                 await _tell_history(scene, fleet, history_s, stop)
+                since = datetime.fromtimestamp(start_s - history_s, UTC)
+                await _attribute(args, settings, roster, path, since)
             end_s = time.time() + args.duration if args.duration else float("inf")
             director, gone = _Director(scene, args), frozenset[str]()
             while not stop.is_set() and (now_s := time.time()) < end_s:
@@ -204,28 +207,35 @@ async def _tell_history(scene: Scene, fleet: Fleet, back_s: float, stop: asyncio
         await fleet.room(HISTORY_WINDOW)
         fleet.send(message)
         readings += count
+    await fleet.drain(FINISH_S)
     _log.info("history_sent", readings=readings, hours=round(back_s / HOUR_S))
 
 
-async def _roster(args: argparse.Namespace, settings: Settings, history_s: float) -> Roster:
+async def _roster(args: argparse.Namespace, settings: Settings, path: Path) -> Roster:
     """Return the devices of the file, and create those that are missing from it."""
-    path: Path = args.devices or Path(settings.data_dir) / "sim-devices.json"
     known = read_roster(path)
-    seated = {d.resident.id for d in known.devices if d.resident is not None}
-    since = datetime.now(UTC) - timedelta(seconds=history_s) if history_s else None
-    plan = plan_ward(args.residents or len(seated) or RESIDENTS, args.seed, since)
-    enough = known.devices and len(seated) >= (args.residents or 0)
-    if enough and not args.provision and not _history_would_be_nobodys(known, plan, settings):
+    seated = _seated(known)
+    if known.devices and not args.provision and seated >= (args.residents or 0):
         return known
+    plan = plan_ward(args.residents or seated or RESIDENTS, args.seed)
     async with administrator(args, settings) as api:
         return await provision(api, plan, known, lambda roster: write_roster(path, roster))
 
 
-def _history_would_be_nobodys(known: Roster, plan: Plan, settings: Settings) -> bool:
-    """Return whether devices of ours are assigned too late for the history, and we can mend it."""
-    planned = {device.id: device for device in plan.devices}
-    late = any(d.id in planned and d.lacks(planned[d.id]) for d in known.devices)
-    return late and can_log_in(settings)
+async def _attribute(
+    args: argparse.Namespace, settings: Settings, roster: Roster, path: Path, since: datetime
+) -> None:
+    """Give the history to the residents, when there is a login for it."""
+    if not can_log_in(settings):
+        _log.warning("history_not_attributed", do="set ANXIN_ADMIN_PASSWORD or ANXIN_API_TOKEN")
+        return
+    plan = plan_ward(_seated(roster), args.seed, since)
+    async with administrator(args, settings) as api:
+        await attribute(api, plan, roster, lambda after: write_roster(path, after))
+
+
+def _seated(roster: Roster) -> int:
+    return len({d.resident.id for d in roster.devices if d.resident is not None})
 
 
 def _chosen(roster: Roster, residents: int | None, kinds: str | None) -> list[Device]:

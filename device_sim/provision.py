@@ -1,7 +1,9 @@
 """Places, residents and devices, created over the HTTP API, and the file that keeps the secrets.
 
 A plan says what should exist; `provision` creates what does not, so that running it again, or after
-half of it failed, or against an emptied database, ends in the same state.
+half of it failed, or against an emptied database, ends in the same state. `attribute` gives
+readings of the past to their residents, but only once they are stored: a device assigned since
+long ago and never heard from would count as silent.
 """
 
 import asyncio
@@ -102,8 +104,8 @@ class PlannedResident(msgspec.Struct, frozen=True):
 class PlannedDevice(msgspec.Struct, frozen=True):
     """A device that should exist at a place and, with `resident`, belong to a resident.
 
-    `since` attributes readings from then on, None means from now on; `until` ends that for a
-    device which only recorded, so that nobody waits to hear from it.
+    `since` is when its stored readings begin, None when there are none; `until` when they end, for
+    a device which only recorded and from which nobody waits to hear.
     """
 
     id: str
@@ -150,9 +152,10 @@ async def provision(
         if item is not None and before is not None:
             device = structs.replace(device, since=before.since, until=before.until)
         ready[planned.id] = device
-        if resident is not None:
-            holder = item.get("resident_id") if item is not None else None
-            ready[planned.id] = await _assign(api, device, planned, resident, holder)
+        holder = item.get("resident_id") if item is not None else None
+        if resident is not None and planned.until is None and holder != resident.id:
+            await api.put(f"/devices/{planned.id}/assignment", {"resident_id": resident.id})
+            ready[planned.id] = structs.replace(device, since=None, until=None)
 
     try:
         await _each(one, plan.devices)
@@ -166,21 +169,33 @@ async def provision(
     return roster
 
 
-async def _assign(
-    api: "Api", device: Device, planned: PlannedDevice, resident: Resident, holder: object
-) -> Device:
-    """Let the resident have the device for the planned time, unless it is so; return it so."""
-    held_now = holder == resident.id
-    held_then = holder is None and device.until is not None
-    if (held_now or held_then) and not device.lacks(planned):
-        return device
-    path = f"/devices/{device.id}/assignment"
-    begin = {} if planned.since is None else {"since": planned.since.isoformat()}
-    await api.put(path, {"resident_id": resident.id} | begin)
-    if planned.until is None or held_now:
-        return structs.replace(device, since=planned.since, until=None)
-    await api.put(path, {"resident_id": None, "since": planned.until.isoformat()})
-    return structs.replace(device, since=planned.since, until=planned.until)
+async def attribute(api: "Api", plan: Plan, known: Roster, keep: Callable[[Roster], None]) -> None:
+    """Give the stored readings of planned devices with `since` to their residents.
+
+    Does nothing where it is so already; `keep` gets the roster with what is known now.
+    """
+    holders = {str(item["id"]): item.get("resident_id") for item in await api.items("/devices")}
+    ready = {device.id: device for device in known.devices}
+
+    async def one(planned: PlannedDevice) -> None:
+        device = ready.get(planned.id)
+        if device is None or device.resident is None or planned.since is None:
+            return
+        held_now = holders.get(device.id) == device.resident.id
+        held_then = device.until is not None
+        if (held_now or held_then) and not device.lacks(planned):
+            return
+        path = f"/devices/{device.id}/assignment"
+        since, until = planned.since.isoformat(), None if held_now else planned.until
+        await api.put(path, {"resident_id": device.resident.id, "since": since})
+        if until is not None:
+            await api.put(path, {"resident_id": None, "since": until.isoformat()})
+        ready[device.id] = structs.replace(device, since=planned.since, until=until)
+
+    try:
+        await _each(one, plan.devices)
+    finally:
+        keep(Roster(tuple(ready.values()), known.mqtt))
 
 
 async def _places(api: "Api", planned: Sequence[PlannedPlace]) -> dict[str, str]:

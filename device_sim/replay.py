@@ -36,6 +36,7 @@ from device_sim.provision import (
     PlannedPlace,
     PlannedResident,
     Roster,
+    attribute,
     provision,
     read_roster,
     write_roster,
@@ -114,7 +115,9 @@ async def _replay(args: argparse.Namespace, settings: Settings) -> int:
     )
     if not recording.tracks:
         raise SettingError(f"{args.file} holds no reading that the column map can use.")
-    roster = await _roster(args, settings, columns, recording)
+    path: Path = args.devices or Path(settings.data_dir) / f"replay-{columns.prefix}.json"
+    plan = _plan(columns, recording, own_times=not args.live)
+    roster = await _roster(args, settings, plan, path)
     secrets = {device.id: device.secret for device in roster.devices}
     address = mqtt_address(args.mqtt or roster.mqtt, settings)
     tally = Tally()
@@ -131,6 +134,9 @@ async def _replay(args: argparse.Namespace, settings: Settings) -> int:
             code = verdict(fleet)
         else:
             code = await _as_recorded(recording, fleet_of, trace, stop)
+    if not args.live and can_log_in(settings):
+        async with administrator(args, settings) as api:
+            await attribute(api, plan, roster, lambda after: write_roster(path, after))
     print(
         f"replayed rows={recording.rows} distinct={recording.distinct} "
         f"devices={len(recording.tracks)} repeated={recording.repeated} "
@@ -245,18 +251,14 @@ async def _finish(fleet: Fleet, stop: asyncio.Event) -> None:
             return
 
 
-async def _roster(
-    args: argparse.Namespace, settings: Settings, columns: ColumnMap, recording: Recording
-) -> Roster:
+async def _roster(args: argparse.Namespace, settings: Settings, plan: Plan, path: Path) -> Roster:
     """Return the devices of the recording, and create those that are missing."""
-    path: Path = args.devices or Path(settings.data_dir) / f"replay-{columns.prefix}.json"
     known = read_roster(path)
-    plan = _plan(columns, recording, own_times=not args.live)
     ready = {device.id: device for device in known.devices}
     everybody = all(planned.id in ready for planned in plan.devices)
-    # A device assigned too late for what it recorded can only be mended with a login.
-    late = everybody and any(ready[planned.id].lacks(planned) for planned in plan.devices)
-    if everybody and not args.provision and not (late and can_log_in(settings)):
+    # A device that only recorded is nobody's now; live, it must be somebody's again.
+    idle = args.live and any(device.until is not None for device in ready.values())
+    if everybody and not args.provision and not (idle and can_log_in(settings)):
         return known
     async with administrator(args, settings) as api:
         return await provision(api, plan, known, lambda roster: write_roster(path, roster))
