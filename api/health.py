@@ -13,6 +13,8 @@ from api.answers import answer
 from api.problems import problem
 from api.services import Shared
 
+COUNT_TIMEOUT_S = 2.0
+
 router = APIRouter(include_in_schema=False)
 
 
@@ -41,8 +43,9 @@ async def readyz(shared: Shared) -> Response:
 async def metrics(shared: Shared) -> Response:
     """Return the metrics of this process for Prometheus."""
     try:
-        counts = await open_by_priority(shared.database)
-    except DatabaseUnavailable:
+        async with asyncio.timeout(COUNT_TIMEOUT_S):
+            counts = await open_by_priority(shared.database)
+    except (DatabaseUnavailable, TimeoutError):
         # Without a database there is no count: a stale one would be a lie.
         shared.metrics.open_alarms.clear()
     else:
