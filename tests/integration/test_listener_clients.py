@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -54,7 +55,7 @@ class Paho:
         self.gone.append(reason)
 
     def _on_message(self, _: Client, __: Any, message: MQTTMessage) -> None:
-        self.messages.append((message.topic, message.payload))
+        self.messages.append((message.topic, bytes(message.payload)))
 
     async def enter(self, port: int, keepalive: int = 60) -> "Paho":
         """Connect and wait for the answer."""
@@ -69,9 +70,9 @@ class Paho:
 
     def vanish(self) -> None:
         """Close the socket without a farewell, as a device that lost its power."""
-        socket = self.client.socket()
-        assert socket is not None
-        socket.shutdown(2)
+        connection = self.client.socket()
+        assert isinstance(connection, socket.socket)
+        connection.shutdown(socket.SHUT_RDWR)
 
     async def leave(self) -> None:
         """Say farewell and end the thread."""
@@ -79,7 +80,7 @@ class Paho:
         await asyncio.to_thread(self.client.loop_stop)
 
 
-async def run(*command: str | int, stdin: bytes | None = None) -> tuple[int, str]:
+async def run(*command: str | int | Path, stdin: bytes | None = None) -> tuple[int, str]:
     """Run a program; return its exit code and everything it printed."""
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
@@ -226,7 +227,7 @@ async def test_paho_of_5_uses_aliases_user_properties_and_its_assigned_name() ->
         device = Paho(MQTTv5)
         device.client._client_id = b""
         await device.enter(listener.port)
-        alias = Properties(PacketTypes.PUBLISH)
+        alias = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         alias.TopicAlias = 1
         alias.UserProperty = ("model", "mat-2")
         device.client.publish(TELEMETRY, b"1", 1, properties=alias)

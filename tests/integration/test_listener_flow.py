@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import time
+from typing import Any
 
 import pytest
 import uvloop
+from structlog.testing import capture_logs
 
 import ingest.listener
 from anxin.config import Address
@@ -147,8 +149,10 @@ async def test_fault_behind_the_gate_refuses_one_device_and_harms_no_other(
             raise ZeroDivisionError
 
         monkeypatch.setattr(gate, "authenticate", fail)
-        client = await RawClient.open(listener.port, wire.connect())
-        assert (await client.packet())[3] == 0x80
+        with capture_logs() as logs:
+            client = await RawClient.open(listener.port, wire.connect())
+            assert (await client.packet())[3] == 0x80
+        assert [(line["event"], line["device"]) for line in logs] == [("admission_failed", "bed-1")]
         assert await neighbour.silent()
         await client.close()
         await neighbour.close()
@@ -191,6 +195,29 @@ async def test_full_gate_stops_the_reading_and_a_quiet_device_still_gets_through
         assert await busy.packet() == wire.puback(2)
         await busy.close()
         await quiet.close()
+
+
+async def test_silence_does_not_count_while_the_device_is_not_read() -> None:
+    async with listening() as (gate, listener):
+        client = await RawClient.enter(listener.port, keep_alive_s=1)
+        gate.room = False
+        client.send(wire.publish(packet_id=1))
+        assert await client.packet() == wire.puback(1)
+        with pytest.raises(TimeoutError):
+            await client.packet(timeout_s=2)
+        gate.make_room()
+        assert await client.silent()
+        await client.close()
+
+
+async def test_device_that_goes_on_sending_still_reads_why_it_was_cut_off() -> None:
+    async with listening(device_rate=0) as (_, listener):
+        client = await RawClient.enter(listener.port, V5)
+        client.send(wire.publish(topic="anxin/v1/bed-2/event"))
+        for _ in range(40):
+            client.send(wire.publish(payload=bytes(100_000)))
+        assert (await client.packet())[:3:2] == b"\xe0\x87"
+        await client.close()
 
 
 async def test_device_that_leaves_its_commands_unacknowledged_is_cut_off() -> None:
@@ -306,11 +333,11 @@ async def test_session_is_forgotten_when_its_time_is_over() -> None:
 
 async def test_oldest_kept_session_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest.listener, "KEPT_SESSIONS", 2)
-    async with listening() as (gate, listener):
+    async with listening() as (_, listener):
         for number in range(4):
             client = await RawClient.enter(listener.port, V3, client_id=f"c{number}", clean=False)
             await client.close()
-            await eventually(lambda expected=number + 1: len(gate.left) == expected)
+            await eventually(lambda: listener.connections == 0)
         assert [client_id for _, client_id in listener.clients] == ["c2", "c3"]
 
 
@@ -357,7 +384,7 @@ async def test_will_is_handed_up_when_the_device_vanishes_and_not_after_a_farewe
         await polite.close()
 
 
-DELAYED = {
+DELAYED: dict[str, Any] = {
     "will": (STATE, OFFLINE),
     "will_properties": b"\x18\x00\x00\x00\x01",
     "properties": b"\x11\x00\x00\x00\x3c",

@@ -282,6 +282,7 @@ def test_properties_and_aliases_do_not_break_a_run() -> None:
     (event,) = opened(V5).receive(data)
     assert isinstance(event, Publishes)
     assert event.packet_ids == [1, 2, 3, 4, 5]
+    assert event.payloads == [b"{}"] * 5
 
 
 def test_alias_means_what_it_was_last_given() -> None:
@@ -581,6 +582,22 @@ def test_down_message_without_puback_is_sent_again_on_resume(version: int) -> No
     second.accept(session, present=True, client_id="c1")
     assert second.data_to_send().endswith(bytes((sent[0] | 8,)) + sent[1:])
     assert second.receive(wire.puback(1)) == [Delivered("first")]
+
+
+def test_puback_of_a_message_that_was_about_to_be_sent_again_spares_it() -> None:
+    session = Session()
+    first = opened(V5, session, clean=False)
+    first.receive(wire.subscribe(V5, 7, (COMMAND, 1)))
+    for number in range(3):
+        first.publish(COMMAND, b"%d" % number)
+    second = Connection()
+    second.receive(wire.connect(V5, clean=False, properties=b"\x21\x00\x01"))
+    second.accept(session, present=True, client_id="c1")
+    assert second.data_to_send().count(COMMAND.encode()) == 1
+    assert second.receive(wire.puback(2)) == []
+    assert second.receive(wire.puback(1)) == []
+    (sent,) = second.data_to_send().split(b"\x3a")[1:]
+    assert sent.endswith(b"\x00\x03\x002")
 
 
 def test_receive_maximum_of_the_client_is_kept() -> None:
