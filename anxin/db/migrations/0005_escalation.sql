@@ -23,6 +23,7 @@ CREATE TABLE contacts (
     address       text NOT NULL,
     secret        text NOT NULL DEFAULT '',
     enabled       boolean NOT NULL DEFAULT true,
+    failures      integer NOT NULL DEFAULT 0,
     failing_since timestamptz,
     last_ok_at    timestamptz,
     last_error    text,
@@ -79,6 +80,7 @@ CREATE TABLE deliveries (
                        'failed', 'cancelled')),
     due_at        timestamptz NOT NULL,
     attempts      integer NOT NULL DEFAULT 0,
+    claimed_by    integer,
     created_at    timestamptz NOT NULL DEFAULT now(),
     sent_at       timestamptz,
     delivered_at  timestamptz,
@@ -90,6 +92,9 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_alarm ON deliveries (alarm_id);
 CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 'pending';
 CREATE INDEX deliveries_deadline ON deliveries (deadline_at) WHERE state = 'sent';
+COMMENT ON COLUMN deliveries.claimed_by IS
+    'The worker that sends it now; it holds the advisory lock (4155023, this number) while it lives.';
+CREATE INDEX deliveries_provider ON deliveries (channel, provider_id) WHERE provider_id IS NOT NULL;
 COMMENT ON COLUMN deliveries.deadline_at IS 'Without a receipt by then the next way is tried.';
 
 -- What each station screen says of itself: sound, display, last sign.
