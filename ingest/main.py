@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import resource
 import signal
 import ssl
 from contextlib import AsyncExitStack
@@ -33,6 +34,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001  e
     if not settings.database:
         raise SettingError("Set ANXIN_DATABASE, or run everything with `anxin up`.")
     migrate(settings.database)
+    # A connection is an open file: take all that the system allows.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     uvloop.run(serve(settings))
     return 0
 

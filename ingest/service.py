@@ -39,7 +39,8 @@ class IngestService:
             timezone=settings.timezone,
             receipt=self._send_receipt,
         )
-        self._outlets: dict[int, Outlet] = {}
+        # A device may be connected more than once, under several client ids.
+        self._outlets: dict[int, list[Outlet]] = {}
         self._through_broker: dict[int, Outlet] = {}
         self._sent: set[int] = set()
         self._notes: set[asyncio.Task[None]] = set()
@@ -95,15 +96,18 @@ class IngestService:
 
     def connected(self, device: Device, outlet: Outlet) -> None:
         """Note the way down to a device, and that it is online."""
-        self._outlets[device.key] = outlet
+        self._outlets.setdefault(device.key, []).append(outlet)
         self._note_state(device, online=True)
         self._commands_wake.set()
 
     def disconnected(self, device: Device, outlet: Outlet, *, clean: bool) -> None:  # noqa: ARG002
-        """Note that a device is offline, unless it is connected another way already."""
-        if self._outlets.get(device.key) is outlet:
-            del self._outlets[device.key]
-            self._note_state(device, online=False)
+        """Note that a device is offline, unless it is connected another way as well."""
+        outlets = self._outlets.get(device.key, [])
+        if outlet in outlets:
+            outlets.remove(outlet)
+            if not outlets:
+                del self._outlets[device.key]
+                self._note_state(device, online=False)
 
     def subscribed(self, device: Device) -> None:  # noqa: ARG002
         """Look for commands that wait for a device that can now be told."""
@@ -115,8 +119,15 @@ class IngestService:
             self._through_broker[device.key] = outlet
             self._commands_wake.set()
 
-    def _outlet(self, key: int) -> Outlet | None:
-        return self._outlets.get(key) or self._through_broker.get(key)
+    def _publish(
+        self, key: int, topic: str, payload: bytes, delivered: Callable[[], None] | None = None
+    ) -> bool:
+        """Send down every way on which the device listens; False when there is none."""
+        ways = list(self._outlets.get(key, ()))
+        if not ways and key in self._through_broker:
+            ways = [self._through_broker[key]]
+        took = [way.publish(topic, payload, delivered=delivered) for way in ways]
+        return any(took)
 
     def _note_state(self, device: Device, *, online: bool) -> None:
         """Go through the pipeline, so that it keeps its place among the device's own messages."""
@@ -127,10 +138,8 @@ class IngestService:
     # --- down to devices
 
     def _send_receipt(self, inbound: Inbound, event_id: str) -> None:
-        outlet = self._outlet(inbound.device.key)
-        if outlet is not None:
-            topic = f"anxin/v1/{inbound.device.id}/receipt"
-            outlet.publish(topic, msgspec.json.encode({"id": event_id}))
+        topic = f"anxin/v1/{inbound.device.id}/receipt"
+        self._publish(inbound.device.key, topic, msgspec.json.encode({"id": event_id}))
 
     async def _watch_commands(self) -> None:
         intake = Intake(self._dsn)
@@ -161,8 +170,8 @@ class IngestService:
         number, key = command["id"], command["device_key"]
         assert isinstance(number, int)  # noqa: S101  the columns' types
         assert isinstance(key, int)  # noqa: S101
-        device, outlet = self.registry.by_key.get(key), self._outlet(key)
-        if device is None or outlet is None or number in self._sent:
+        device = self.registry.by_key.get(key)
+        if device is None or number in self._sent:
             return
         payload = msgspec.json.encode(
             {"id": str(number), "name": command["name"], "args": command["args"]}
@@ -176,7 +185,7 @@ class IngestService:
             self._notes.add(task)
             task.add_done_callback(self._notes.discard)
 
-        if outlet.publish(f"anxin/v1/{device.id}/command", payload, delivered=delivered):
+        if self._publish(key, f"anxin/v1/{device.id}/command", payload, delivered):
             self._sent.add(number)
 
     async def _note_delivered(self, number: int) -> None:
@@ -202,8 +211,7 @@ class IngestService:
                 continue
             horizon = next_horizon
             for device in closed:
-                outlet = self._outlets.get(device.key)
-                if outlet is not None:
+                for outlet in list(self._outlets.get(device.key, ())):
                     _log.info("device_cut_off", device=device.id)
                     outlet.close("The secret was changed or revoked.")
 

@@ -333,6 +333,27 @@ async def test_a_command_reaches_the_device_and_its_result_comes_back(dsn: str, 
     assert ward.value("SELECT ok FROM commands") is True
 
 
+async def test_a_device_connected_twice_is_reached_until_the_last_way_closes(
+    dsn: str, ward: Ward
+) -> None:
+    async with serving(dsn) as first:
+        second = Sender(first.service)
+        device = await first.service.find("mat")
+        assert device is not None
+        first.service.connected(device, first)
+        first.service.connected(device, second)
+        await first.event("e1", "sos")
+        assert len(first.sent_down) == len(second.sent_down) == 1
+        first.service.disconnected(device, second, clean=True)
+        await first.event("e2", "sos")
+        assert (len(first.sent_down), len(second.sent_down)) == (2, 1)
+        await first.telemetry({"hr": 70})  # states and readings share a lane: both are stored now
+        assert ward.value("SELECT online FROM device_states") is True
+        first.service.disconnected(device, first, clean=True)
+        await first.telemetry({"hr": 71})
+        assert ward.value("SELECT online FROM device_states") is False
+
+
 async def test_beds_are_followed_through_readings_and_events(dsn: str, ward: Ward) -> None:
     at = now_ms() - 5 * MINUTE
     async with serving(dsn) as sender:
