@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
-from anxin.db.vitals import MOST_READINGS, Series, count_series, series, uses_rollup
+from anxin.db.vitals import MOST_READINGS, Series, count_series, series
 from api.auth import Grant, may
 from api.fields import Id, Moment
 from api.problems import Unusable
@@ -58,7 +58,7 @@ async def get_vitals(
             step=timedelta(seconds=chosen),
             most=most,
         )
-        if not _is_cut(found, chosen, most):
+        if not _is_cut(found, most):
             return _written(found, chosen)
         coarser = [one for one in _STEPS_S if one > chosen]
         if step or not coarser:
@@ -78,11 +78,10 @@ def _fitting(span: timedelta, series_count: int) -> int:
     return _STEPS_S[-1]
 
 
-def _is_cut(found: list[Series], step_s: int, most: int) -> bool:
-    too_many = sum(one.points for one in found) > most
-    if uses_rollup(timedelta(seconds=step_s)):
-        return too_many
-    return too_many or sum(one.readings for one in found) > MOST_READINGS
+def _is_cut(found: list[Series], most: int) -> bool:
+    return sum(one.points for one in found) > most or any(
+        one.readings > MOST_READINGS for one in found
+    )
 
 
 def _written(found: list[Series], step_s: int) -> Response:

@@ -7,14 +7,21 @@ from functools import cache
 from anxin.db.pool import Database, blocks
 from anxin.db.residents import missing
 from anxin.db.scope import Scope
+from anxin.vitals import NAMES
 
-MOST_READINGS = 300_000
-"""So many readings at most are put into buckets one by one for one answer."""
+MOST_READINGS = 100_000
+"""So many telemetry objects at most are put into buckets one by one for one answer."""
+
+ROLLED_UP = tuple(name for name in NAMES if name not in ("lat", "lon"))
+"""The metrics of which series are kept; a mean of places would be a place where nobody was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One metric: `json` is `[t, mean, min, max, n], …` in order of t (epoch milliseconds)."""
+    """One metric: `json` is `[t, mean, min, max, n], …` in order of t (epoch milliseconds).
+
+    `readings` counts the telemetry objects looked at one by one, for all metrics together.
+    """
 
     metric: str
     points: int
@@ -49,8 +56,10 @@ async def series(
     At most `most` + 1 points come back, and at most MOST_READINGS + 1 readings are looked at one by
     one: more than either means that the answer is cut and must not be used.
     """
+    rolled = step % timedelta(minutes=1) == timedelta(0)
+    hourly = step % timedelta(hours=1) == timedelta(0)
     rows = await database.fetch(
-        _query(step),
+        _query(rolled=rolled, hourly=hourly),
         {
             "id": resident_id,
             "start": start,
@@ -63,17 +72,16 @@ async def series(
     return [Series(row["metric"], row["points"], row["readings"], row["series"]) for row in rows]
 
 
-def uses_rollup(step: timedelta) -> bool:
-    """Tell whether a series of this step is put together from whole minutes or hours."""
-    return step % timedelta(minutes=1) == timedelta(0)
-
-
-def _query(step: timedelta) -> bytes:
-    if step % timedelta(hours=1) == timedelta(0):
-        return _rolled(b"vitals_hour", b"1 hour")
-    return _rolled(b"vitals_minute", b"1 minute") if uses_rollup(step) else blocks("vitals")["raw"]
-
-
 @cache
-def _rolled(rollup: bytes, unit: bytes) -> bytes:
-    return blocks("vitals")["rolled"].replace(b"{rollup}", rollup).replace(b"{unit}", unit)
+def _query(*, rolled: bool, hourly: bool) -> bytes:
+    """Return the query for a kind of step, with what it says of each metric written out."""
+    sql = blocks("vitals")
+    query = sql["rolled"] if rolled else sql["raw"]
+    query = query.replace(b"{series}", sql["series"])
+    query = query.replace(b"{rollup}", b"hour_rollup" if hourly else b"minute_rollup")
+    query = query.replace(b"{unit}", b"1 hour" if hourly else b"1 minute")
+    for part in (b"of_rollup", b"of_readings", b"of_parts", b"rows"):
+        each = sql[part.decode()]
+        written = b", ".join(each.replace(b"{m}", name.encode()) for name in ROLLED_UP)
+        query = query.replace(b"{" + part + b"}", written)
+    return query

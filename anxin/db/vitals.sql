@@ -18,20 +18,15 @@ WITH spans AS MATERIALIZED (
     FROM assignments
     WHERE resident_id = %(id)s AND during && tstzrange(%(start)s::timestamptz, %(end)s::timestamptz)
 ), buckets AS (
-    SELECT metric, date_bin(%(step)s::interval, ts, 'epoch') AS bucket, count(*) AS n,
-           avg(value) AS mean, min(value) AS low, max(value) AS high
+    SELECT date_bin(%(step)s::interval, t.ts, 'epoch') AS bucket, count(*) AS taken, {of_readings}
     FROM (
-        SELECT r.metric, r.ts, r.value FROM spans s CROSS JOIN LATERAL (
-            SELECT metric, ts, value FROM readings
-            WHERE device_key = s.device_key AND ts >= s.lo AND ts < s.hi) AS r
+        SELECT t.* FROM spans s JOIN telemetry t
+            ON t.device_key = s.device_key AND t.ts >= s.lo AND t.ts < s.hi
         LIMIT %(most_readings)s
-    ) AS r
-    GROUP BY metric, bucket LIMIT %(most)s
+    ) AS t
+    GROUP BY 1
 )
-SELECT metric, count(*) AS points, sum(n)::bigint AS readings,
-       string_agg(concat('[', (extract(epoch FROM bucket) * 1000)::bigint, ',', mean::real, ',',
-                         low::real, ',', high::real, ',', n, ']'), ',' ORDER BY bucket) AS series
-FROM buckets GROUP BY metric ORDER BY metric
+{series}
 
 -- name: rolled
 -- Buckets from a rollup: its whole units inside each assignment, except those that still wait to
@@ -59,22 +54,41 @@ WITH spans AS MATERIALIZED (
     UNION ALL SELECT device_key, last, hi FROM spans WHERE last < hi
     UNION ALL SELECT device_key, bucket, bucket + interval '{unit}' FROM due
 ), parts AS (
-    SELECT v.metric, date_bin(%(step)s::interval, v.bucket, 'epoch') AS bucket,
-           v.n, v.mean, v.low, v.high
-    FROM spans s JOIN {rollup} v
-        ON v.device_key = s.device_key AND v.bucket >= s.first AND v.bucket < s.last
-    WHERE NOT EXISTS (SELECT 1 FROM due d WHERE d.device_key = v.device_key AND d.bucket = v.bucket)
+    SELECT date_bin(%(step)s::interval, r.bucket, 'epoch') AS bucket, {of_rollup}
+    FROM spans s JOIN {rollup} r
+        ON r.device_key = s.device_key AND r.bucket >= s.first AND r.bucket < s.last
+    WHERE NOT EXISTS (SELECT 1 FROM due d WHERE d.device_key = r.device_key AND d.bucket = r.bucket)
+    GROUP BY 1
     UNION ALL
-    SELECT r.metric, date_bin(%(step)s::interval, r.ts, 'epoch'), 1, r.value, r.value::real, r.value::real
-    FROM pieces p CROSS JOIN LATERAL (
-        SELECT metric, ts, value FROM readings
-        WHERE device_key = p.device_key AND ts >= p.lo AND ts < p.hi) AS r
+    SELECT date_bin(%(step)s::interval, t.ts, 'epoch'), {of_readings}
+    FROM pieces p JOIN telemetry t ON t.device_key = p.device_key AND t.ts >= p.lo AND t.ts < p.hi
+    GROUP BY 1
 ), buckets AS (
-    SELECT metric, bucket, sum(n) AS n, sum(n * mean) / sum(n) AS mean,
-           min(low) AS low, max(high) AS high
-    FROM parts GROUP BY metric, bucket LIMIT %(most)s
+    SELECT bucket, 0 AS taken, {of_parts} FROM parts GROUP BY bucket
 )
-SELECT metric, count(*) AS points, sum(n)::bigint AS readings,
+{series}
+
+-- name: series
+-- The wide buckets as one row per metric: aggregating wide and turning at the end is three times
+-- as fast as the other way round. A value is written as the real number that was sent.
+SELECT metric, count(*) AS points, (SELECT sum(taken)::bigint FROM buckets) AS readings,
        string_agg(concat('[', (extract(epoch FROM bucket) * 1000)::bigint, ',', mean::real, ',',
-                         low::real, ',', high::real, ',', n, ']'), ',' ORDER BY bucket) AS series
-FROM buckets GROUP BY metric ORDER BY metric
+                         low, ',', high, ',', n, ']'), ',' ORDER BY bucket) AS series
+FROM (
+    SELECT v.metric, b.bucket, v.n, v.mean, v.low, v.high
+    FROM buckets b CROSS JOIN LATERAL (VALUES {rows}) AS v (metric, n, mean, low, high)
+    WHERE v.n > 0 LIMIT %(most)s
+) AS points
+GROUP BY metric ORDER BY metric
+
+-- name: of_rollup
+sum({m}_n) AS {m}_n, sum({m}_n * {m}_mean) AS {m}_sum, min({m}_min) AS {m}_min, max({m}_max) AS {m}_max
+
+-- name: of_readings
+count({m}) AS {m}_n, sum({m}::double precision) AS {m}_sum, min({m})::real AS {m}_min, max({m})::real AS {m}_max
+
+-- name: of_parts
+sum({m}_n)::bigint AS {m}_n, sum({m}_sum) AS {m}_sum, min({m}_min) AS {m}_min, max({m}_max) AS {m}_max
+
+-- name: rows
+('{m}', b.{m}_n, b.{m}_sum / nullif(b.{m}_n, 0), b.{m}_min, b.{m}_max)
