@@ -247,7 +247,7 @@ async def test_a_payload_that_the_database_refuses_stops_nobody(dsn: str, ward: 
         await sender.event("e0", "motion", device="ghost")
         ward.db.execute("DELETE FROM events")
         # The row vanishes behind the back of ingest: its foreign key now refuses the device.
-        ward.db.execute("ALTER TABLE devices DISABLE TRIGGER device_changed")
+        ward.db.execute("SET session_replication_role = replica")  # and so no trigger tells
         ward.db.execute("DELETE FROM devices WHERE id = 'ghost'")
         await sender.event("hold", "motion")
         waiting = [
