@@ -30,6 +30,7 @@ from api.metrics import Metrics
 from api.permissions import CONSENT, Right, scope_of
 from api.status import SILENCE, judge, seen_status
 from api.viewer import CloseCode, Viewer
+from api.wire import text_frame
 
 PAGE: Final = 500
 TAIL: Final = 2000
@@ -50,18 +51,18 @@ class _Line:
     """A change in the tail, and its frame for each kind of viewer that has asked for it."""
 
     notice: Notice
-    frames: dict[View, str] = field(default_factory=dict)
+    frames: dict[View, bytes] = field(default_factory=dict)
 
-    def frame(self, view: View) -> str:
+    def frame(self, view: View) -> bytes:
         """Return the frame for such a viewer, encoded at most once."""
         if view not in self.frames:
             self.frames[view] = alarm_frame(self.notice, view)
         return self.frames[view]
 
 
-def alarm_frame(notice: Notice, view: View) -> str:
+def alarm_frame(notice: Notice, view: View) -> bytes:
     """Return the frame of one change for one kind of viewer."""
-    return _encoded(
+    return _frame(
         {
             "type": "alarm",
             "cursor": notice.cursor,
@@ -143,6 +144,7 @@ class Hub:
             self._viewers.discard(viewer)
             self._newcomers.discard(viewer)
             self._seats.leave(viewer)
+            viewer.leave()
             self._metrics.viewers.set(len(self._viewers))
 
     async def begin(self, cursor: int | None) -> tuple[int, bool]:
@@ -157,7 +159,7 @@ class Hub:
         kept = cursor == last if oldest is None else cursor + 1 >= oldest
         return (cursor, False) if kept and cursor <= last else (last, True)
 
-    async def replay(self, viewer: Viewer) -> AsyncGenerator[str, None]:
+    async def replay(self, viewer: Viewer) -> AsyncGenerator[bytes, None]:
         """Yield the frames between the viewer's position and the tail, from the table."""
         while viewer.position < self._floor:
             upto = self._position or 0
@@ -351,11 +353,11 @@ class Hub:
             for one in await signs(self._database, scope, ids[start : start + STATUSES_AT_ONCE]):
                 status = judge(one)
                 if only is None:
-                    newest = hash(_encoded(status))
+                    newest = hash(msgspec.json.encode(status))
                     if self._shown.get(one.id) == newest:
                         continue
                     self._shown[one.id] = newest
-                frames: dict[View, str] = {}
+                frames: dict[View, bytes] = {}
                 for viewer in self._seats.audience(one.path, one.id):
                     if only is not None and viewer not in only:
                         continue
@@ -364,7 +366,7 @@ class Hub:
                     view = view_of(viewer.user, one.id)
                     if view not in frames:
                         seen = seen_status(status, view)
-                        frames[view] = _encoded(
+                        frames[view] = _frame(
                             {"type": "status", "resident_id": str(one.id), **seen}
                         )
                     viewer.offer_status(one.id, frames[view])
@@ -460,5 +462,5 @@ def _consents(viewer: Viewer, right: Right, resident_id: int | None) -> bool:
     return CONSENT[right] in consent
 
 
-def _encoded(frame: Any) -> str:  # noqa: ANN401  # whatever msgspec can encode
-    return msgspec.json.encode(frame).decode()
+def _frame(content: Any) -> bytes:  # noqa: ANN401  # whatever msgspec can encode
+    return text_frame(msgspec.json.encode(content))

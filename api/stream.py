@@ -19,6 +19,7 @@ from api.auth import Current
 from api.live import Hub
 from api.services import Db, Services, services
 from api.viewer import CloseCode, Displayed, Ended, Hello, Received, Viewer, receive
+from api.wire import text_frame, wire_of
 
 HELLO_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 10.0
@@ -72,17 +73,17 @@ async def _serve(socket: WebSocket, shared: Services) -> None:
         raise Ended(CloseCode.MALFORMED) from None
     user = await _user_of(hello.ticket, shared)
     hub = shared.hub
-    viewer = Viewer(socket, user, capacity=hub.capacity)
+    viewer = Viewer(wire_of(socket), user, capacity=hub.capacity)
     with hub.watching(viewer):
         start, resync = await hub.begin(hello.cursor)
         viewer.position = start
         if resync:
-            await viewer.send('{"type":"resync"}')
-        await viewer.send(f'{{"type":"ready","cursor":{start}}}')
+            await viewer.send(text_frame(b'{"type":"resync"}'))
+        await viewer.send(text_frame(b'{"type":"ready","cursor":%d}' % start))
         await _first_to_end(
             asyncio.create_task(viewer.ended(), name="stream-end"),
             asyncio.create_task(_listen(socket, viewer, hub), name="stream-read"),
-            asyncio.create_task(_write(viewer, hub), name="stream-write"),
+            asyncio.create_task(_replay(viewer, hub), name="stream-replay"),
         )
 
 
@@ -94,12 +95,13 @@ async def _user_of(ticket: str, shared: Services) -> Authority:
     return next(iter(users.values()))
 
 
-async def _write(viewer: Viewer, hub: Hub) -> None:
+async def _replay(viewer: Viewer, hub: Hub) -> None:
+    """Send what the viewer has missed and let the hub send the rest."""
     async with contextlib.aclosing(hub.replay(viewer)) as frames:
         async for frame in frames:
             await viewer.send(frame)
     hub.go_live(viewer)
-    await viewer.write()
+    await viewer.ended()
 
 
 async def _listen(socket: WebSocket, viewer: Viewer, hub: Hub) -> None:

@@ -9,8 +9,9 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from anxin.db.sessions import Authority
+from api.wire import Wire, text_frame
 
-PING: Final = '{"type":"ping"}'
+PING: Final = text_frame(b'{"type":"ping"}')
 SEND_TIMEOUT_S: Final = 10.0
 
 Cursor = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -58,46 +59,55 @@ class Ended(Exception):
 class Viewer:
     """What one client is yet to be sent: alarms in order, and the newest status of each resident.
 
-    `position` is the last cursor taken into the queue: what is offered again is not sent again.
+    While the client keeps up nothing waits: a frame goes straight into its connection. `position`
+    is the last cursor taken: what is offered again is not sent again.
     """
 
-    def __init__(self, socket: WebSocket, user: Authority, *, capacity: int) -> None:
+    def __init__(self, wire: Wire, user: Authority, *, capacity: int) -> None:
         """Prepare for a client whose hello was accepted."""
         self.user = user
         self.position = 0
-        self._socket = socket
+        self._wire = wire
         self._capacity = capacity
-        self._alarms: deque[str] = deque()
-        self._statuses: dict[int, str] = {}
+        self._alarms: deque[bytes] = deque()
+        self._statuses: dict[int, bytes] = {}
         self._pinging = False
-        self._waiting = asyncio.Event()
-        self._end: asyncio.Future[CloseCode] = asyncio.get_running_loop().create_future()
+        self._patience: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._end: asyncio.Future[CloseCode] = self._loop.create_future()
+        wire.on_room = self._catch_up
 
     @property
     def depth(self) -> int:
         """How many alarm frames wait to be sent."""
         return len(self._alarms)
 
-    def offer_alarm(self, cursor: int, frame: str) -> None:
-        """Queue an alarm frame; a full queue ends the stream, for nothing may be left out."""
+    def offer_alarm(self, cursor: int, frame: bytes) -> None:
+        """Send an alarm frame; too many that wait end the stream, for nothing may be left out."""
         if cursor <= self.position or self._end.done():
             return
-        if len(self._alarms) >= self._capacity:
+        if self._flows:
+            self.position = cursor
+            self._wire.put(frame)
+        elif len(self._alarms) >= self._capacity:
             self.end(CloseCode.TOO_SLOW)
-            return
-        self.position = cursor
-        self._alarms.append(frame)
-        self._waiting.set()
+        else:
+            self.position = cursor
+            self._alarms.append(frame)
 
-    def offer_status(self, resident_id: int, frame: str) -> None:
-        """Queue the status of a resident in place of one that still waits."""
-        self._statuses[resident_id] = frame
-        self._waiting.set()
+    def offer_status(self, resident_id: int, frame: bytes) -> None:
+        """Send the status of a resident, or let it wait in place of an older one."""
+        if self._flows:
+            self._wire.put(frame)
+        else:
+            self._statuses[resident_id] = frame
 
     def ping(self) -> None:
-        """Queue a ping, unless one still waits."""
-        self._pinging = True
-        self._waiting.set()
+        """Send a ping, unless one still waits."""
+        if self._flows:
+            self._wire.put(PING)
+        else:
+            self._pinging = True
 
     def end(self, code: CloseCode) -> None:
         """End the stream; the first reason counts."""
@@ -108,31 +118,47 @@ class Viewer:
         """Wait until somebody ends the stream, then raise Ended."""
         raise Ended(await asyncio.shield(self._end))
 
-    async def send(self, frame: str) -> None:
-        """Send one frame; raise Ended when the client does not take it in time."""
+    async def send(self, frame: bytes) -> None:
+        """Send one frame when there is room; raise Ended when there is none in time."""
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self._socket.send_text(frame)
+                await self._wire.room()
         except TimeoutError:
             raise Ended(CloseCode.TOO_SLOW) from None
+        self._wire.put(frame)
 
-    async def write(self) -> None:
-        """Send what is queued for as long as the stream lasts, alarms before anything else."""
-        while True:
-            await self._waiting.wait()
-            self._waiting.clear()
-            while (frame := self._next()) is not None:
-                await self.send(frame)
+    def leave(self) -> None:
+        """Send nothing more."""
+        self._wire.on_room = None
+        self._stop_waiting()
 
-    def _next(self) -> str | None:
+    @property
+    def _flows(self) -> bool:
+        """Whether a frame can go now; else the client has so long to make room again."""
+        if self._wire.has_room:
+            return True
+        if self._patience is None:
+            self._patience = self._loop.call_later(SEND_TIMEOUT_S, self.end, CloseCode.TOO_SLOW)
+        return False
+
+    def _catch_up(self) -> None:
+        """Send what waited, for as long as there is room: alarms before anything else."""
+        self._stop_waiting()
+        while (self._alarms or self._pinging or self._statuses) and self._flows:
+            self._wire.put(self._next())
+
+    def _next(self) -> bytes:
         if self._alarms:
             return self._alarms.popleft()
         if self._pinging:
             self._pinging = False
             return PING
-        if self._statuses:
-            return self._statuses.pop(next(iter(self._statuses)))
-        return None
+        return self._statuses.pop(next(iter(self._statuses)))
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
 
 async def receive(socket: WebSocket) -> bytes:

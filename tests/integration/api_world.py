@@ -22,6 +22,7 @@ from anxin.db.sessions import hash_token
 from anxin.device_secret import new_secret
 from anxin.passwords import hash_password
 from api.app import create_app
+from api.wire import Wire
 
 PASSWORD = "a good password"
 
@@ -192,6 +193,8 @@ class Api:
 
     def socket(self, **options: Any) -> connect:
         """Return a WebSocket to the stream that has said nothing yet."""
+        # With a full queue the client would read no further, not even the end of the stream.
+        options = {"max_queue": None, "close_timeout": 2} | options
         address = self.address.replace("http", "ws", 1)
         return connect(f"{address}/api/v1/stream", proxy=None, **options)
 
@@ -225,7 +228,7 @@ async def running(world: World, **options: Any) -> AsyncIterator[Api]:
     app = create_app(Settings(database=world.dsn), **options)
     config = uvicorn.Config(
         app,
-        ws="websockets-sansio",
+        ws=Wire,
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
