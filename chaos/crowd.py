@@ -10,6 +10,7 @@ from chaos.ledger import Ledger
 from chaos.publisher import Publisher, readings, sos
 
 TICK_SECONDS = 0.02
+_TEN_YEARS_MS = 3653 * 86_400_000
 
 
 class Crowd:
@@ -60,6 +61,24 @@ class Crowd:
         while True:
             self.press()
             await asyncio.sleep(self._dice.uniform(0.5, 1.5) * every_seconds)
+
+    async def misdate(self, devices: Sequence[Enrolled], every_seconds: float) -> None:
+        """Let devices report with clocks ten years off, one press each, until cancelled.
+
+        A clock also jumps while its device is connected: every second report is in time.
+        """
+        publishers = [self._start(device) for device in devices]
+        self._all += publishers
+        number = 0
+        while True:
+            for place, publisher in enumerate(publishers):
+                off_ms = (1 if place % 2 else -1) * _TEN_YEARS_MS
+                now_ms = time.time_ns() // 1_000_000 + (off_ms if number % 2 == 0 else 0)
+                publisher.offer(readings(publisher.device, [now_ms]))
+                if number == 0:
+                    publisher.offer(sos(publisher.device, "sos-0", now_ms))
+            number += 1
+            await asyncio.sleep(every_seconds)
 
     def press(self) -> None:
         """A resident calls for help: once or twice, and sometimes the device repeats itself."""

@@ -36,7 +36,7 @@ class Fault:
     @property
     def stops_timers(self) -> bool:
         """Whether the escalation may wait for its end: it hits the worker or its database."""
-        return self.target in {"worker", "postgres", "database", "tree"}
+        return self.target in {"worker", "postgres", "database", "spool", "tree"}
 
     def __str__(self) -> str:
         """Name it for a person."""
@@ -61,15 +61,18 @@ RESTARTS: Final = (Fault("restart", "postgres"),)
 NETWORK: Final = tuple(
     Fault(kind, route) for route in ROUTES for kind in ("reset", *WEATHERS, *_VANISHING)
 )
+CLOCKS: Final = (Fault("clock +1 h", "services"), Fault("clock -1 h", "services"))
 FULL_DISK: Final = Fault("disk full, database away", "spool")
-CATALOGUE: Final = (*KILLS, *FREEZES, *RESTARTS, *NETWORK, FULL_DISK)
+CATALOGUE: Final = (*KILLS, *FREEZES, *RESTARTS, *NETWORK, *CLOCKS, FULL_DISK)
 
 
-def plan(dice: random.Random, *, with_full_disk: bool) -> list[Fault]:
+def plan(dice: random.Random, *, with_full_disk: bool, with_clock: bool) -> list[Fault]:
     """Return the whole catalogue in an order in which each family soon comes up."""
     families = [list(family) for family in (KILLS, FREEZES, RESTARTS, NETWORK)]
     if with_full_disk:
         families.append([FULL_DISK])
+    if with_clock:
+        families.append(list(CLOCKS))
     placed = []
     for family in families:
         dice.shuffle(family)
@@ -147,6 +150,15 @@ async def _bad_weather(platform: Platform, fault: Fault, hold_seconds: float) ->
     return []
 
 
+async def _jump(platform: Platform, fault: Fault, hold_seconds: float) -> list[int]:
+    platform.clock.set(3600 if "+" in fault.kind else -3600)
+    try:
+        await asyncio.sleep(hold_seconds)
+    finally:
+        platform.clock.set(0)
+    return []
+
+
 async def _fill_the_disk(platform: Platform, _fault: Fault, hold_seconds: float) -> list[int]:
     """Fill the spool's disk to the last page while the database is frozen."""
     frozen = Fault("SIGSTOP", "postgres")
@@ -171,5 +183,6 @@ _MAKERS: Final[dict[str, Callable[[Platform, Fault, float], Awaitable[list[int]]
     "restart": _restart,
     "reset": _reset,
     **dict.fromkeys(_VANISHING, _vanish),
+    **{fault.kind: _jump for fault in CLOCKS},
     FULL_DISK.kind: _fill_the_disk,
 }

@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Final, Self
 
 METRICS: Final = ("hr", "rr", "spo2", "temp", "sbp", "dbp", "movement")
+MISDATED: Final = "chaosmisdated"
+"""So begin the ids of devices whose clocks are ten years off."""
 _MIX: Final = 0x9E3779B97F4A7C15
 
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from anxin.embedded import EmbeddedPostgres, write_private
 from anxin.errors import AnxinError, DatabaseUnavailable
 from anxin.keeper import Keeper
 from bench.stack import Stack
+from chaos.clock import Clock
 from chaos.proxy import Proxy
 
 ROUTES: Final = ("devices", "database", "viewers")
@@ -49,7 +50,7 @@ class NotRecovered(AnxinError):
 class Platform:
     """A whole platform in processes of its own: an async context manager."""
 
-    def __init__(self, http: str, mqtt: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, http: str, mqtt: str) -> None:
         """Prepare; the given ports are the services' own. Raise PortTaken when one is in use."""
         self.directory = Path(tempfile.mkdtemp(prefix="anxin-chaos-"))
         # The server's user must be able to enter, so the directory is not as private as usual.
@@ -58,6 +59,7 @@ class Platform:
         self.routes: dict[str, Proxy] = {}
         self.spool = self.directory / "spool"
         self.spool_is_small = False
+        self.clock = Clock(self.directory)
         self._keeper = Keeper("postgres", self.postgres)
         self._cleanup = AsyncExitStack()
         try:
@@ -66,7 +68,7 @@ class Platform:
                 http,
                 mqtt,
                 {
-                    **(environ or {}),
+                    **self.clock.environ,
                     "ANXIN_DATABASE_FILE": str(self._address_file),
                     "ANXIN_SPOOL_DIR": str(self.spool),
                     "ANXIN_ALLOW_PRIVATE_WEBHOOKS": "true",
@@ -97,6 +99,7 @@ class Platform:
             ):
                 self.routes[name] = await cleanup.enter_async_context(Proxy(target, _ANY))
             self._write_proxied_address()
+            self.clock.set(0)
             cleanup.push_async_callback(asyncio.to_thread, self._end_stack)
             await asyncio.to_thread(self.stack.start)
             self._cleanup = cleanup.pop_all()

@@ -1,6 +1,8 @@
 """Reads back what the platform stored, row by row, past all of its own code for reading."""
 
 from anxin.db.pool import connect
+from chaos.ledger import Book
+from chaos.telling import Alarm, Change, Delivery, Record
 from chaos.verdict import Stored
 
 _DEVICES = b"SELECT key, id FROM devices WHERE id LIKE %(prefix)s || '%%'"
@@ -13,6 +15,25 @@ _EVENTS = b"SELECT device_key, id FROM events"
 _ALARMS = b"""
     SELECT s.device_key, a.count
     FROM alarms a JOIN assignments s USING (resident_id) WHERE a.kind = 'sos'
+"""
+_COUNTS = b"""
+    SELECT (SELECT count(*) FROM telemetry) AS readings, (SELECT count(*) FROM events) AS events
+"""
+_TOLD_ALARMS = b"""
+    SELECT a.id::text, a.kind, coalesce(p.path, '') AS path, a.resident_id, a.raised_at,
+           a.handling, u.id IS NOT NULL AS owned,
+           coalesce(e.due_at, e.lease_until) IS NOT NULL AS timed
+    FROM alarms a
+    LEFT JOIN places p ON p.id = a.place_id
+    LEFT JOIN users u ON u.id = a.owner_id AND u.disabled_at IS NULL
+    LEFT JOIN escalations e ON e.alarm_id = a.id
+"""
+_CHANGES = b"SELECT cursor, alarm_id::text, change, actor, at FROM timeline ORDER BY id"
+_DELIVERIES = b"""
+    SELECT d.key, d.alarm_id::text, d.round, d.step, d.audience, coalesce(u.username, '') AS name,
+           d.channel, d.state, d.created_at
+    FROM deliveries d LEFT JOIN users u ON u.id = d.user_id
+    WHERE d.alarm_id IS NOT NULL ORDER BY d.id
 """
 _QUARANTINED = b"SELECT count(*) AS count FROM quarantine"
 
@@ -33,3 +54,27 @@ async def stored_rows(dsn: str, prefix: str) -> Stored:
         for row in await (await connection.execute(_QUARANTINED)).fetchall():
             stored.quarantined = row["count"]
     return stored
+
+
+async def arrived(dsn: str, book: Book) -> bool:
+    """Tell whether as much is stored as was acknowledged; a spool may still hold some."""
+    async with await connect(dsn, application="anxin chaos") as connection:
+        row = await (await connection.execute(_COUNTS)).fetchone()
+    assert row is not None  # noqa: S101 - counts are one row
+    return bool(
+        row["readings"] >= len(book.readings_acknowledged)
+        and row["events"] >= len(book.events_acknowledged)
+    )
+
+
+async def told_record(dsn: str) -> Record:
+    """Return every alarm, every line of its timeline and every notice that was wanted."""
+    async with await connect(dsn, application="anxin chaos") as connection:
+        alarms = await (await connection.execute(_TOLD_ALARMS)).fetchall()
+        changes = await (await connection.execute(_CHANGES)).fetchall()
+        deliveries = await (await connection.execute(_DELIVERIES)).fetchall()
+    return Record(
+        {row["id"]: Alarm(**row) for row in alarms},
+        [Change(**row) for row in changes],
+        [Delivery(**row) for row in deliveries],
+    )

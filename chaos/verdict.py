@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.ledger import METRICS, Book, values
+from chaos.ledger import METRICS, MISDATED, Book, values
 
 
 @dataclass(slots=True)
@@ -51,31 +51,32 @@ def judge(book: Book, stored: Stored) -> list[Line]:
     episodes: defaultdict[str, list[int]] = defaultdict(list)
     for device, count in stored.alarms:
         episodes[device].append(count)
-    heard = {device for device, _ in stored.events}
+    heard = {device for device, _ in stored.events if not device.startswith(MISDATED)}
+    misdated = {device for device, _ in stored.events if device.startswith(MISDATED)}
     return [
-        _line("the book holds every reading once", book.readings, _repeated(book.readings)),
-        _line("the book holds every event once", book.events, _repeated(book.events)),
-        _line(
+        line("the book holds every reading once", book.readings, _repeated(book.readings)),
+        line("the book holds every event once", book.events, _repeated(book.events)),
+        line(
             "an acknowledged reading is stored",
             book.readings_acknowledged,
             book.readings_acknowledged - stored.readings.keys(),
         ),
-        _line("a reading is stored once", stored.readings, _repeated(stored.readings)),
-        _line("a stored reading was sent", stored.readings, stored.readings.keys() - book.readings),
-        _line("values are those that were sent", stored.readings, stored.altered),
-        _line(
+        line("a reading is stored once", stored.readings, _repeated(stored.readings)),
+        line("a stored reading was sent", stored.readings, stored.readings.keys() - book.readings),
+        line("values are those that were sent", stored.readings, stored.altered),
+        line(
             "an acknowledged event is stored",
             book.events_acknowledged,
             book.events_acknowledged - stored.events.keys(),
         ),
-        _line("an event is stored once", stored.events, _repeated(stored.events)),
-        _line("a stored event was sent", stored.events, stored.events.keys() - book.events),
-        _line(
+        line("an event is stored once", stored.events, _repeated(stored.events)),
+        line("a stored event was sent", stored.events, stored.events.keys() - book.events),
+        line(
             "who pressed for help has one alarm",
             heard,
             [device for device in heard if len(episodes.get(device, ())) != 1],
         ),
-        _line(
+        line(
             "an alarm counts every press once",
             stored.alarms,
             [
@@ -84,7 +85,12 @@ def judge(book: Book, stored: Stored) -> list[Line]:
                 if sum(counts) != pressed[device]
             ],
         ),
-        _line("nothing went to quarantine", book.readings, ["quarantined"] * stored.quarantined),
+        line(
+            "a clock ten years off raises no live alarm",
+            misdated,
+            [device for device in misdated if device in episodes],
+        ),
+        line("nothing went to quarantine", book.readings, ["quarantined"] * stored.quarantined),
     ]
 
 
@@ -92,5 +98,6 @@ def _repeated(counted: Counter[Any]) -> list[object]:
     return [key for key, count in counted.items() if count > 1]
 
 
-def _line(claim: str, among: Sized, faults: Iterable[object]) -> Line:
+def line(claim: str, among: Sized, faults: Iterable[object]) -> Line:
+    """Return a line of the verdict, its faults in the order of the alphabet."""
     return Line(claim, len(among), tuple(sorted(map(str, faults))))
