@@ -104,7 +104,8 @@ def _refusal(fleet: Fleet) -> str:
     device, reason = next(iter(fleet.refused.items()))
     return (
         f"The platform refused {len(fleet.refused)} devices, for example {device}: {reason}. "
-        "If its database is new, run again with --provision."
+        "If its database is new, run again with --provision; if secrets were renewed elsewhere, "
+        "delete the devices file first."
     )
 
 
