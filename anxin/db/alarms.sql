@@ -30,6 +30,7 @@ WHERE a.id = %(id)s
 UPDATE alarms SET
     handling = coalesce(%(target)s::text, handling),
     owner_id = CASE WHEN %(target)s::text IS NULL THEN owner_id
+                    WHEN handling = 'open' THEN %(user_id)s::bigint
                     ELSE coalesce(owner_id, %(user_id)s::bigint) END,
     outcome = %(outcome)s::text,
     closed_at = CASE WHEN %(target)s::text = 'closed' THEN clock_timestamp() ELSE closed_at END,

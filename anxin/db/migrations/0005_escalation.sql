@@ -25,6 +25,7 @@ CREATE TABLE contacts (
     enabled       boolean NOT NULL DEFAULT true,
     failures      integer NOT NULL DEFAULT 0,
     failing_since timestamptz,
+    alarmed_at    timestamptz,
     last_ok_at    timestamptz,
     last_error    text,
     created_at    timestamptz NOT NULL DEFAULT now(),
@@ -50,17 +51,21 @@ COMMENT ON COLUMN ladders.steps IS
     '[{"after_seconds": 0, "audience": "first", "channels": ["station"]}, ...] in order of time.';
 COMMENT ON COLUMN ladders.to_minute IS 'Not after from_minute: the ladder holds through midnight.';
 
--- The timer of each open alarm: which step is due next, and when. Any worker sweeps it.
+-- The timer of each alarm that is not closed: which step is due next, and when. Any worker sweeps it.
 CREATE TABLE escalations (
     alarm_id      bigint PRIMARY KEY REFERENCES alarms ON DELETE CASCADE,
     round         integer NOT NULL DEFAULT 1,
+    priority      smallint NOT NULL,
     began_at      timestamptz NOT NULL,
     next_step     integer NOT NULL DEFAULT 0,
     due_at        timestamptz,
+    lease_seconds integer NOT NULL,
     lease_until   timestamptz
 );
 COMMENT ON COLUMN escalations.round IS 'Grows when the ladder begins again: a lease ran out, the priority rose.';
-COMMENT ON COLUMN escalations.due_at IS 'NULL while somebody has the alarm, or when the ladder has ended.';
+COMMENT ON COLUMN escalations.priority IS 'Whose ladder this round climbs; a fall of the alarm does not stop it.';
+COMMENT ON COLUMN escalations.due_at IS 'Never NULL while the alarm is open, always while somebody has it.';
+COMMENT ON COLUMN escalations.lease_until IS 'Until when an acknowledged alarm waits for arrival or outcome.';
 CREATE INDEX escalations_due ON escalations (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX escalations_lease ON escalations (lease_until) WHERE lease_until IS NOT NULL;
 
@@ -91,7 +96,8 @@ CREATE TABLE deliveries (
 );
 CREATE INDEX deliveries_alarm ON deliveries (alarm_id);
 CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 'pending';
-CREATE INDEX deliveries_deadline ON deliveries (deadline_at) WHERE state = 'sent';
+CREATE INDEX deliveries_deadline ON deliveries (deadline_at) WHERE deadline_at IS NOT NULL;
+CREATE INDEX deliveries_contact ON deliveries (contact_id, sent_at);
 COMMENT ON COLUMN deliveries.claimed_by IS
     'The worker that sends it now; it holds the advisory lock (4155023, this number) while it lives.';
 CREATE INDEX deliveries_provider ON deliveries (channel, provider_id) WHERE provider_id IS NOT NULL;
