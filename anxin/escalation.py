@@ -6,6 +6,7 @@ round, for as long as the alarm is open: nothing here ever falls silent by itsel
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
 
@@ -435,7 +436,8 @@ def _written(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds")
 
 
-class Fault(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Fault:
     """Why a ladder or a roster cannot be relied on; said in Chinese and in English."""
 
     code: str

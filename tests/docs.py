@@ -11,9 +11,12 @@ from typing import Final
 
 import psycopg
 
+from anxin.alarms import state_diagram
 from anxin.config import Settings
 from anxin.db.migrate import migrate
 from anxin.embedded import EmbeddedPostgres
+from anxin.escalation import DEFAULT_LADDERS
+from anxin.rules import PRIORITIES
 from anxin.vitals import CONSCIOUSNESS, METRICS, PRESENCE
 from api.app import create_app
 
@@ -22,10 +25,13 @@ DOCS: Final = Path(__file__).parent.parent / "docs"
 DIAGRAMS: Final = {
     "people": ("places", "residents", "users", "family_links", "sessions", "login_attempts",
                "tickets"),
-    "devices": ("devices", "assignments", "device_states", "device_changes", "commands"),
+    "devices": ("devices", "assignments", "device_states", "device_changes", "commands",
+                "listening"),
     "readings": ("telemetry", "latest", "events", "minute_rollup", "hour_rollup", "rollup_due",
                  "quarantine"),
     "alarms": ("alarms", "timeline", "outbox", "receipts"),
+    "escalation": ("shifts", "ladders", "escalations", "contacts", "deliveries"),
+    "stations": ("stations", "self_tests"),
 }  # fmt: skip
 """Which tables stand together in one diagram of schema.md."""
 NOT_DRAWN: Final = ("schema_migrations",)
@@ -75,6 +81,23 @@ def routes_table() -> str:
         for method, route in methods.items():
             sentence = " ".join(route["description"].split("\n\n")[0].split())
             lines.append(f"| `{method.upper()} {path}` | {sentence.replace('|', '&#124;')} |")
+    return "\n".join(lines) + "\n"
+
+
+def states() -> str:
+    """Return the life of an alarm as a mermaid state diagram."""
+    return f"```mermaid\n{state_diagram()}\n```\n"
+
+
+def ladders_table() -> str:
+    """Return the ladders that stand where a place has none of its own."""
+    lines = ["| priority | after | audience | ways |", "|---|---|---|---|"]
+    for priority, ladder in DEFAULT_LADDERS.items():
+        lines += [
+            f"| `{PRIORITIES[priority]}` | {one.after_seconds} s | `{one.audience}` |"
+            f" {', '.join(f'`{way}`' for way in one.channels)} |"
+            for one in ladder.steps
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -152,9 +175,14 @@ def _loinc(code: str | None) -> str:
 
 def write() -> None:
     """Write every drawn part anew."""
-    for name, table in (("metrics", metrics_table()), ("routes", routes_table())):
-        page = DOCS / f"{name}.md"
-        page.write_text(replace_part(page.read_text("utf-8"), name, table), "utf-8")
+    for file, name, part in (
+        ("metrics", "metrics", metrics_table()),
+        ("routes", "routes", routes_table()),
+        ("alarms", "states", states()),
+        ("alarms", "ladders", ladders_table()),
+    ):
+        page = DOCS / f"{file}.md"
+        page.write_text(replace_part(page.read_text("utf-8"), name, part), "utf-8")
     directory = Path(tempfile.mkdtemp(prefix="anxin-docs-"))
     directory.chmod(0o711)
     with EmbeddedPostgres(directory) as server:

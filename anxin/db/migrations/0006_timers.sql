@@ -13,9 +13,14 @@ CREATE FUNCTION is_escalated(a alarms) RETURNS boolean LANGUAGE sql IMMUTABLE AS
     SELECT a.handling <> 'closed' AND NOT a.detail @> '{"selftest": true}'
 $$;
 
+-- Begins the ladder of an alarm, or begins it again. A round never has the number of one before,
+-- even when the timer itself was lost: its deliveries would be taken for those of then.
 CREATE FUNCTION begin_timer(a alarms) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO escalations AS e (alarm_id, priority, began_at, due_at, lease_seconds, lease_until)
-    SELECT a.id, a.priority, t.now,
+    INSERT INTO escalations AS e
+        (alarm_id, round, priority, began_at, due_at, lease_seconds, lease_until)
+    SELECT a.id,
+           1 + coalesce((SELECT max(d.round) FROM deliveries d WHERE d.alarm_id = a.id), 0),
+           a.priority, t.now,
            CASE WHEN a.handling = 'open' THEN t.now END,
            usual_lease_seconds(a.priority),
            CASE WHEN a.handling = 'acknowledged'
