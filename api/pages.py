@@ -24,10 +24,11 @@ def page(path: str, request: Request) -> Response:
     wanted = PurePosixPath(path)
     if path.startswith("api/") or "\x00" in path:
         raise HTTPException(404, "There is no such route; /api/docs lists them.")
+    if any(part.startswith(".") for part in wanted.parts):
+        raise HTTPException(404, "There is no such file.")
     if wanted.suffix:
         file = (static / wanted).resolve()
-        hidden = any(part.startswith(".") for part in wanted.parts)
-        if hidden or not file.is_relative_to(static.resolve()) or not file.is_file():
+        if not file.is_relative_to(static.resolve()) or not file.is_file():
             raise HTTPException(404, "There is no such file.")
         return _file(file, forever="assets" in wanted.parts)
     index = static / "index.html"

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
+from pydantic import Field
 
 from anxin.db.vitals import MOST_READINGS, Series, count_series, series
 from api.auth import Grant, may
@@ -22,10 +23,10 @@ _STEPS_S: Final = (
 
 router = APIRouter(prefix="/residents", tags=["residents"])
 
-Buckets = dict[str, list[tuple[int, float, float, float, int]]]
+Bucket = Annotated[list[float], Field(min_length=5, max_length=5, title="[t, mean, min, max, n]")]
 
 
-@router.get("/{resident_id}/vitals", response_model=Buckets)
+@router.get("/{resident_id}/vitals", response_model=dict[str, list[Bucket]])
 async def get_vitals(
     resident_id: Id,
     grant: Annotated[Grant, may("vitals.read")],
