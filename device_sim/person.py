@@ -86,7 +86,7 @@ def make_people(count: int, seed: int) -> list[Person]:
         at = 2 * ((lap + 7 * surname) % names)
         name = SURNAMES[surname] + given[at : at + 2]
         born = date(2025 - int(age[i]), 1, 1) + timedelta(days=int(birthday[i]))
-        label = f"{name}（模拟{round_no + 1}）" if round_no else f"{name}（模拟）"
+        label = f"{name}{round_no + 1}" if round_no else name
         people.append(Person(label, "female" if female[i] else "male", born, int(care[i])))
     return people
 

@@ -46,7 +46,7 @@ def plan_ward(count: int, seed: int, since: datetime | None = None) -> Plan:
             floor, room = divmod(bed // 2, 12)
             number = f"{floor + 1}{room + 1:02}"
             facility = place(
-                f"f{house + 1}", "town", "facility", _numbered("安心养老院", "分院", house)
+                f"f{house + 1}", "town", "facility", _numbered("安心养老院（模拟）", "分院", house)
             )
             in_room = place(f"f{house + 1}-r{number}", facility, "room", number)
             at = place(f"{in_room}-b{bed % 2 + 1}", in_room, "bed", f"{bed % 2 + 1}床")

@@ -41,6 +41,7 @@ class Registry:
         self.last_auto_us: dict[int, int] = {}
         self._wanted: dict[str, asyncio.Future[Device | None]] = {}
         self._wake = asyncio.Event()
+        self._to_cut: list[Device] = []
 
     def card(self, device: Device) -> Card:
         """Return what is known of a device."""
@@ -63,9 +64,16 @@ class Registry:
         device = await self.find(device_id)
         if device is None:
             return None
+        if self._opens(device, secret):
+            return device
+        # A secret renewed a moment ago may not have reached this process: ask before refusing.
+        # Its older connections are ended by whoever calls `renew` next.
+        self._to_cut += await self._read_again([device.key])
+        return device if self._opens(device, secret) else None
+
+    def _opens(self, device: Device, secret: bytes) -> bool:
         card = self.cards[device.row]
-        right = matches(secret, card.salt, card.secret_hash)
-        return device if right and not card.revoked else None
+        return matches(secret, card.salt, card.secret_hash) and not (card.revoked or device.revoked)
 
     async def serve(self) -> None:
         """Answer `find`: what is asked while one query runs goes into the next."""
@@ -87,6 +95,11 @@ class Registry:
 
     async def renew(self, keys: Iterable[int]) -> list[Device]:
         """Read changed devices again; return those whose connections must end."""
+        closed = await self._read_again(keys)
+        earlier, self._to_cut = self._to_cut, []
+        return earlier + closed
+
+    async def _read_again(self, keys: Iterable[int]) -> list[Device]:
         known = [key for key in keys if key in self.by_key]
         if not known:
             return []
@@ -104,7 +117,7 @@ class Registry:
             device.revoked = card.revoked
             self.cards[device.row] = card
             if card.resident_id != old.resident_id:
-                self.live.forget(device.row)
+                self.live.forget(device.row)  # another person: nothing of the last one counts
             self._set_rules(device.row, card)
         return closed
 
