@@ -5,8 +5,8 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -98,6 +98,20 @@ async def inject(platform: Platform, fault: Fault, hold_seconds: float) -> tuple
     return tuple(pids)
 
 
+@contextmanager
+def frozen(platform: Platform, role: str) -> Iterator[list[int]]:
+    """Stop every process of a role during the block; give their ids."""
+    pids = platform.signal(role, signal.SIGSTOP)
+    try:
+        yield pids
+    finally:
+        for pid in reversed(pids):
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                continue
+
+
 async def _kill(platform: Platform, fault: Fault, _hold_seconds: float) -> list[int]:
     if fault.target == "tree":
         return await platform.kill_tree()
@@ -107,15 +121,8 @@ async def _kill(platform: Platform, fault: Fault, _hold_seconds: float) -> list[
 
 
 async def _freeze(platform: Platform, fault: Fault, hold_seconds: float) -> list[int]:
-    pids = platform.signal(fault.target, signal.SIGSTOP)
-    try:
+    with frozen(platform, fault.target) as pids:
         await asyncio.sleep(hold_seconds)
-    finally:
-        for pid in reversed(pids):
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except ProcessLookupError:
-                continue
     return pids
 
 
@@ -161,9 +168,8 @@ async def _jump(platform: Platform, fault: Fault, hold_seconds: float) -> list[i
 
 async def _fill_the_disk(platform: Platform, _fault: Fault, hold_seconds: float) -> list[int]:
     """Fill the spool's disk to the last page while the database is frozen."""
-    frozen = Fault("SIGSTOP", "postgres")
     async with _balloon(platform):
-        return await _freeze(platform, frozen, hold_seconds)
+        return await _freeze(platform, Fault("SIGSTOP", "postgres"), hold_seconds)
 
 
 @asynccontextmanager

@@ -18,8 +18,8 @@ from bench.population import Enrolled, enrol
 
 PASSWORD: Final = "only-for-this-run"  # noqa: S105 - of a throw-away database on loopback
 FACILITIES: Final = ("A", "B")
-STEPS: Final = ((0.0, "first"), (3.0, "second"), (6.0, "supervisor"))
-"""Seconds after which each post is called."""
+STEPS: Final = ((0, "wall"), (0, "first"), (3, "second"), (6, "supervisor"))
+"""Seconds after which each audience is called."""
 
 _POSTS: Final[tuple[tuple[str, Role, str], ...]] = (
     ("nurse", "nurse", "first"),
@@ -30,7 +30,8 @@ _USER = b"SELECT id FROM users WHERE username = %(name)s"
 _PLACE = b"SELECT id, path FROM places WHERE name = %(name)s"
 _SHIFT = b"""
     INSERT INTO shifts (place_id, user_id, post, during)
-    VALUES (%(place)s, %(user)s, %(post)s, tstzrange(now() - interval '1 day', NULL))
+    VALUES (%(place)s, %(user)s, %(post)s,
+            tstzrange(now() - interval '1 day', now() + interval '1 day'))
 """
 _CONTACT = b"""
     INSERT INTO contacts (user_id, channel, address, secret)
@@ -103,7 +104,11 @@ async def _staff(dsn: str, database: Connection, facility: str, notices: Address
         await database.execute(_CONTACT, {"user": user, "address": f"http://{notices}/{name}"})
         people.append(Person(name, post, path))
     steps = [
-        {"after_seconds": after, "audience": audience, "channels": ["station", "webhook"]}
+        {
+            "after_seconds": after,
+            "audience": audience,
+            "channels": ["station"] if audience == "wall" else ["station", "webhook"],
+        }
         for after, audience in STEPS
     ]
     await database.execute(_LADDER, {"place": place, "steps": json.dumps(steps)})

@@ -182,8 +182,8 @@ def _judge_notices(
             unknown.append(f"{one.key or 'no key'} told to {one.name}")
     for delivery in record.deliveries:
         person = people.get(delivery.name)
-        if person is None or person.post != delivery.audience:
-            wrong.append(f"{delivery.key} meant for {delivery.name}")
+        if delivery.audience != "wall" and (person is None or person.post != delivery.audience):
+            wrong.append(f"{delivery.key} meant for {delivery.name or 'nobody'}")
     arrived = {one.key for one in told}
     return [
         line("a notice is told to nobody else", told, wrong),

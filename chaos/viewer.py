@@ -31,6 +31,7 @@ class Frame:
     change: str
     alarm_id: str
     at: datetime
+    device: str = ""
 
 
 @dataclass(slots=True)
@@ -117,7 +118,13 @@ class Viewer:
                 alarm = frame["alarm"]
                 self._cursor = frame["cursor"]
                 self.sight.frames.append(
-                    Frame(frame["cursor"], frame["change"], alarm["id"], datetime.now(UTC))
+                    Frame(
+                        frame["cursor"],
+                        frame["change"],
+                        alarm["id"],
+                        datetime.now(UTC),
+                        alarm["device_id"] or "",
+                    )
                 )
                 await socket.send(json.dumps({"type": "received", "cursor": frame["cursor"]}))
                 await socket.send(json.dumps({"type": "displayed", "alarm_id": alarm["id"]}))

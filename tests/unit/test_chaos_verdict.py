@@ -17,6 +17,7 @@ LINES = [
     "event-ok button-1 sos-0\n",
     "event button-1 sos-1\n",
     "event-ok button-1 sos-1\n",
+    "event chaosmisdated-1 sos-0\n",
     "event button-1 sos-0\n",
 ]
 SENT_ONCE = LINES[:-1]
@@ -28,6 +29,7 @@ def stored_as_sent() -> Stored:
     for device, ts_us in (("chaos-1", 1_000_000), ("chaos-1", 1_001_000)):
         stored.add_reading(device, ts_us, values(device, ts_us // 1000))
     stored.events.update([("button-1", "sos-0"), ("button-1", "sos-1")])
+    stored.events["chaosmisdated-1", "sos-0"] += 1
     stored.alarms.append(("button-1", 2))
     return stored
 
@@ -89,6 +91,10 @@ def raise_a_second_episode(stored: Stored) -> None:
     stored.alarms[:] = [("button-1", 1), ("button-1", 1)]
 
 
+def raise_for_a_wrong_clock(stored: Stored) -> None:
+    stored.alarms.append(("chaosmisdated-1", 1))
+
+
 def count_a_repeat_twice(stored: Stored) -> None:
     stored.alarms[:] = [("button-1", 3)]
 
@@ -113,6 +119,7 @@ def quarantine_something(stored: Stored) -> None:
         (double_an_event, ["an event is stored once"]),
         (lose_the_alarm, ["who pressed for help has one alarm"]),
         (raise_a_second_episode, ["who pressed for help has one alarm"]),
+        (raise_for_a_wrong_clock, ["a clock ten years off raises no live alarm"]),
         (count_a_repeat_twice, ["an alarm counts every press once"]),
         (quarantine_something, ["nothing went to quarantine"]),
     ],
