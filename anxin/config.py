@@ -62,6 +62,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Let several ingest processes on one machine listen on the same port."""
     queue_mebibytes: int = 64
     """Payload memory that ingest holds before it stops reading from devices."""
+    spool_mebibytes: int = 1024
+    """Disk that ingest may fill while the database is away; 0 means that it does not."""
+    spool_dir: str = ""
+    """Where, on a disk that survives a restart; empty means `spool` under `data_dir`."""
     session_hours: int = 12
     cookie_secure: bool = False
     """Set when the pages are served over HTTPS, as they should be outside one machine."""
@@ -69,9 +73,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses whose X-Forwarded-For is believed, separated by commas."""
     retention_days: int = 730
     quarantine_days: int = 30
+    public_url: str = ""
+    """Where people reach the pages, for the links in notices: https://care.example.cn."""
+    notice_full_names: bool = False
+    """Whole names in notices instead of initials: they leave the house."""
+    allow_private_webhooks: bool = False
+    """Let webhooks, robots and the voice gateway be plain http or in the own network."""
+    receipt_token: str = ""
+    """Secret part of the address to which SMS providers report deliveries; empty: they do not."""
+    wechat_app_id: str = ""
+    wechat_secret: str = ""
+    wechat_template: str = ""
+    wechat_fields: str = "thing1=what,thing2=place,thing3=who,time4=time"
+    aliyun_key_id: str = ""
+    aliyun_key_secret: str = ""
+    aliyun_sign: str = ""
+    aliyun_template: str = ""
+    tencent_secret_id: str = ""
+    tencent_secret_key: str = ""
+    tencent_sms_app_id: str = ""
+    tencent_sign: str = ""
+    tencent_template: str = ""
+    voice_url: str = ""
+    voice_secret: str = ""
+    smtp: str = ""
+    """host:port of a mail server with STARTTLS, or port 465."""
+    smtp_user: str = ""
+    smtp_password: str = ""
+    smtp_from: str = ""
 
 
-SECRETS = ("database", "broker", "admin_password")
+SECRETS = (
+    "database", "broker", "admin_password", "receipt_token", "wechat_secret", "aliyun_key_secret",
+    "tencent_secret_key", "voice_secret", "smtp_password",
+)  # fmt: skip
 
 
 def read_settings(environ: Mapping[str, str] = os.environ, **overrides: object) -> Settings:

@@ -14,6 +14,7 @@ Right = Literal[
     "devices.read", "devices.write",
     "alarms.read", "alarms.act", "timeline.read",
     "quarantine.read", "users.read", "users.write",
+    "contacts.write", "reports.read", "roster.read", "roster.write",
 ]  # fmt: skip
 
 FamilyScope = Literal["status", "vitals", "alarms", "events", "location"]
@@ -43,6 +44,10 @@ RIGHTS: Final[dict[Right, frozenset[Role]]] = {
     "quarantine.read": _STAFF,
     "users.read": _LEAD,
     "users.write": _LEAD,
+    "contacts.write": _LEAD,
+    "reports.read": _CARE,
+    "roster.read": _CARE,
+    "roster.write": _LEAD,
 }
 
 CONSENT: Final[dict[Right, FamilyScope]] = {

@@ -1,0 +1,1 @@
+"""Notices to people: what is said, by which way, and what became of it."""
