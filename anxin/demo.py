@@ -73,7 +73,7 @@ def provision(stack: Stack, logins: Logins) -> None:
     print("准备演示院区… preparing the demonstration", file=sys.stderr, flush=True)
     done = subprocess.run(  # noqa: S603 - our own command, no shell
         command(
-            "simulate", f"--residents={RESIDENTS}", "--provision", "--history=6h", "--duration=1s"
+            "simulate", f"--residents={RESIDENTS}", "--provision", "--history=24h", "--duration=1s"
         ),
         env=stack.environment() | {"ANXIN_ADMIN_PASSWORD": logins.admin},
         stdin=subprocess.DEVNULL,
