@@ -35,6 +35,14 @@ class IngestCollector(Collector):
             value=self._service.pipeline.queued_bytes,
         )  # fmt: skip
         yield GaugeMetricFamily(
+            "anxin_ingest_spool_bytes", "disk in use by what waits for the database",
+            value=self._service.pipeline.spool_bytes,
+        )  # fmt: skip
+        yield GaugeMetricFamily(
+            "anxin_ingest_spool_full", "1 while nothing is acknowledged for want of disk",
+            value=self._service.pipeline.spool_full,
+        )  # fmt: skip
+        yield GaugeMetricFamily(
             "anxin_mqtt_connections", "devices connected now",
             value=sum(one.connections for one in self._listeners),
         )  # fmt: skip

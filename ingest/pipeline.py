@@ -2,9 +2,14 @@
 
 Natural group commit: while a lane's transaction runs, messages gather; when it ends, all that
 gathered go into the next. Emergencies have a lane of their own and wait for nobody.
+
+While the database is away, a lane writes what arrives to the spool and acknowledges it there. When
+the database is back the lane drains its part of the spool in order, still writing new arrivals
+behind it, and goes straight to the database again once it is empty.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,15 +61,20 @@ from ingest.columns import (
     copy_rows,
     gather,
 )
-from ingest.inbound import Inbound, Kind
+from ingest.inbound import Device, Inbound, Kind
 from ingest.newest import newest, presence_is, since
 from ingest.registry import Registry
+from ingest.spool import Spool, Spooled, SpoolFull
 
 MAX_BATCH: Final = 2_000
 """Payloads in one transaction: bounds how long preparing it holds up the event loop."""
 MARK_AGAIN_US: Final = 45_000_000
 """A minute is marked for its rollup again after so long; the worker waits longer than this."""
 LATEST_EMERGENCY_US: Final = 24 * 3_600_000_000
+AWAY_SECONDS: Final = 1.0
+"""So long the database may be away before what arrives goes to the spool."""
+ASK_AGAIN_SECONDS: Final = 0.5
+"""Between two attempts to write to a full spool."""
 _NIGHT: Final = (22, 6)
 _BATTERY: Final = COLUMN["battery"]
 _SIGNS_OF_LIFE: Final = frozenset({"bed_exit", "bed_return", "motion", "door_open", "door_closed"})
@@ -90,13 +100,19 @@ class Counters:
     triggers: int = 0
     transactions: int = 0
     retries: int = 0
+    spooled: int = 0
+    drained: int = 0
 
 
 @dataclass(slots=True)
 class _Work:
-    """One transaction's worth: what arrived and what will be written."""
+    """One transaction's worth: what arrived and what will be written.
+
+    `judged_us` is when it is judged, where that is later than its receipt: it lay in the spool.
+    """
 
     inbounds: list[Inbound]
+    judged_us: int = 0
     columns: Columns | None = None
     rows: bytes = b""
     triggers: list[Trigger] = field(default_factory=list)
@@ -117,18 +133,28 @@ class _Happening:
     event: Event
     ts_us: int
     flags: int
+    late: bool
 
 
 class Lane:
     """A queue and the connection that empties it."""
 
-    def __init__(self, name: str, dsn: str) -> None:
+    def __init__(self, name: str, dsn: str, *, urgent: bool) -> None:
         """Prepare an empty lane."""
         self.name = name
+        self.urgent = urgent
         self.intake = Intake(dsn)
         self.queue: deque[Inbound] = deque()
         self.wake = asyncio.Event()
         self.expect_duplicates = False
+        self.spooling = asyncio.Event()
+        """Set while what arrives goes to the spool; the connection is the draining task's then."""
+        self.writing = False
+        """Whether something is on its way into the spool."""
+        self.refused = False
+        """Whether the spool refused it."""
+        self.unwritten: dict[int, Device] = {}
+        """Devices whose live rules have seen readings that are not in the database."""
 
     def put(self, inbound: Inbound) -> None:
         """Add to the queue and wake the lane."""
@@ -157,21 +183,25 @@ class Pipeline:
         queue_bytes: int = 64 * 1024 * 1024,
         timezone: str = "Asia/Shanghai",
         receipt: Callable[[Inbound, str], None] | None = None,
+        spool: Spool | None = None,
     ) -> None:
         """Prepare a lane for ordinary messages and one for emergencies.
 
-        `receipt` is called for every event once it is committed, with its id.
+        `receipt` is called for every event once it is committed, with its id. Without a `spool`
+        nothing is acknowledged while the database is away.
         """
         self.counters = Counters()
         self._registry = registry
         self._zone = ZoneInfo(timezone)
         self._receipt = receipt
-        self._urgent = Lane("urgent", dsn)
-        self._ordinary = Lane("ordinary", dsn)
+        self._urgent = Lane("urgent", dsn, urgent=True)
+        self._ordinary = Lane("ordinary", dsn, urgent=False)
         self._queued = 0
         self._limit = queue_bytes
         self._waiting: list[Callable[[], None]] = []
         self._marked: dict[int, tuple[int, int]] = {}
+        self._spool = spool
+        self._away_since: float | None = None
 
     # --- what sources call
 
@@ -201,50 +231,79 @@ class Pipeline:
         """Bytes taken and not yet committed."""
         return self._queued
 
+    @property
+    def spool_full(self) -> bool:
+        """Whether the spool refuses what arrives: it is not acknowledged then."""
+        return self._urgent.refused or self._ordinary.refused
+
+    @property
+    def spool_bytes(self) -> int:
+        """Bytes of the spool in use."""
+        return self._spool.bytes if self._spool else 0
+
     # --- the lanes
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for lane in (self._urgent, self._ordinary):
-                group.create_task(self._serve(lane), name=f"pipeline {lane.name}")
+        lanes = (self._urgent, self._ordinary)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane in lanes:
+                    if self._spool is not None:
+                        if self._spool.holds(urgent=lane.urgent):
+                            lane.spooling.set()
+                        group.create_task(self._drain(lane, self._spool), name=f"drain {lane.name}")
+                    group.create_task(self._serve(lane), name=f"pipeline {lane.name}")
+        finally:
+            for lane in lanes:
+                await lane.intake.close()
 
     async def _serve(self, lane: Lane) -> None:
-        try:
-            while True:
-                if not lane.queue:
-                    lane.wake.clear()
-                    await lane.wake.wait()
-                await self._commit(lane, lane.take())
-        finally:
-            await lane.intake.close()
+        while True:
+            if not lane.queue:
+                lane.wake.clear()
+                await lane.wake.wait()
+            inbounds = lane.take()
+            if not (lane.spooling.is_set() and await self._keep(lane, inbounds)):
+                await self._commit(lane, inbounds)
 
-    async def _commit(self, lane: Lane, inbounds: list[Inbound]) -> None:
+    async def _commit(self, lane: Lane, inbounds: list[Inbound], judged_us: int = 0) -> None:
         """Bring these into the database, whatever it takes, then say so."""
         try:
-            work = self._prepare(inbounds)
-            await self._store_when_possible(lane, work)
+            work = self._prepare(inbounds, judged_us)
+            await self._bring(lane, work)
         except Exception as error:  # noqa: BLE001  whatever the payload did, it must not stop others
-            await self._isolate(lane, inbounds, error)
-            return
+            await self._isolate(lane, inbounds, error, judged_us)
+
+    async def _bring(self, lane: Lane, work: _Work) -> None:
+        """Bring this into the database, or into the spool, and say so."""
+        while True:
+            if work.judged_us or not lane.spooling.is_set():
+                if await self._store_when_possible(lane, work):
+                    break
+                self._forget(lane, work.inbounds)
+            if await self._keep(lane, work.inbounds):
+                return
         self._finish(work)
 
-    async def _isolate(self, lane: Lane, inbounds: list[Inbound], error: Exception) -> None:
+    async def _isolate(
+        self, lane: Lane, inbounds: list[Inbound], error: Exception, judged_us: int
+    ) -> None:
         """Find the payload that cannot be stored by halving, and put it into quarantine."""
         # What the failed attempt left in memory was never written: start again from the database.
         self._marked.clear()
-        await self._rebuild(inbounds)
+        await self._rebuild({one.device.key: one.device for one in inbounds})
         if len(inbounds) > 1:
             middle = len(inbounds) // 2
-            await self._commit(lane, inbounds[:middle])
-            await self._commit(lane, inbounds[middle:])
+            await self._commit(lane, inbounds[:middle], judged_us)
+            await self._commit(lane, inbounds[middle:], judged_us)
             return
         inbound = inbounds[0]
         if len(inbound.payloads) > 1:
             for payload in inbound.payloads:
                 part = replace(inbound, payloads=[payload], packet_ids=None, done=_nothing)
                 self._queued += _weight(part)
-                await self._commit(lane, [part])
+                await self._commit(lane, [part], judged_us)
             self._release(inbound)
             return
         _log.error(
@@ -252,22 +311,24 @@ class Pipeline:
             error=type(error).__name__, exc_info=error,
         )  # fmt: skip
         why = f"cannot be stored: {type(error).__name__}"
-        work = _Work([inbound], refusals=[_refused(inbound, inbound.payloads[0], [why])])
-        await self._store_when_possible(lane, work)
-        self._finish(work)
+        refusal = _refused(inbound, inbound.payloads[0], [why])
+        await self._bring(lane, _Work([inbound], judged_us, refusals=[refusal]))
 
-    async def _rebuild(self, inbounds: list[Inbound]) -> None:
-        devices = {one.device.key: one.device for one in inbounds if one.device.key}
-        while True:
+    async def _rebuild(self, devices: dict[int, Device]) -> None:
+        known = [device for key, device in devices.items() if key]
+        while known:
             try:
-                await self._registry.rebuild(list(devices.values()))
+                await self._registry.rebuild(known)
             except DatabaseUnavailable:
                 await asyncio.sleep(0.5)
             else:
                 return
 
-    async def _store_when_possible(self, lane: Lane, work: _Work) -> None:
-        """Try until the database has it; refusals by the database itself are the caller's."""
+    async def _store_when_possible(self, lane: Lane, work: _Work) -> bool:
+        """Try until the database has it; refusals by the database itself are the caller's.
+
+        Return False when the database has been away for long enough to go to the spool instead.
+        """
         pause = 0.05
         while True:
             try:
@@ -278,6 +339,9 @@ class Pipeline:
                 lane.expect_duplicates = True
                 self.counters.retries += 1
             except DatabaseUnavailable:
+                now = time.monotonic()
+                if self._away_since is None:
+                    self._away_since = now
                 if pause == 0.05:
                     _log.warning("database_away", lane=lane.name, queued_bytes=self._queued)
                 self.counters.retries += 1
@@ -287,10 +351,113 @@ class Pipeline:
                 if work.columns is not None:
                     self._marked.clear()
                     work.due = self._due(work.columns)
+                if self._spool and not work.judged_us and now - self._away_since >= AWAY_SECONDS:
+                    return False
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
-                return
+                self._away_since = None
+                return True
+
+    # --- the spool
+
+    def _forget(self, lane: Lane, inbounds: list[Inbound]) -> None:
+        """Undo what preparing these left in memory: they will be prepared again from the spool."""
+        last_auto_us = self._registry.last_auto_us
+        for inbound in inbounds:
+            device = inbound.device
+            if device.key:
+                lane.unwritten[device.key] = device
+                # A reading without a time of its own must get the same one again.
+                if last_auto_us.get(device.row, 0) >= inbound.received_us:
+                    last_auto_us[device.row] = inbound.received_us - 1
+        self._marked.clear()
+
+    async def _keep(self, lane: Lane, inbounds: list[Inbound]) -> bool:
+        """Write these to the spool and acknowledge them; return False to try the database again.
+
+        While the spool is full nothing is acknowledged, so sources stop reading in the end.
+        """
+        assert self._spool is not None  # noqa: S101  without one no lane begins to spool
+        if not lane.spooling.is_set():
+            _log.warning("spooling_begins", lane=lane.name)
+        lane.spooling.set()
+        runs = [Spooled(one.device.id, one.kind, one.received_us, one.payloads) for one in inbounds]
+        lane.writing = True
+        try:
+            while True:
+                try:
+                    await self._spool.put(runs, urgent=lane.urgent)
+                    break
+                except SpoolFull as error:
+                    if not lane.refused:
+                        _log.error("spool_full", lane=lane.name, error=str(error))
+                    lane.refused = True
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+                if not lane.spooling.is_set():
+                    return False
+        finally:
+            lane.writing = lane.refused = False
+        for inbound in inbounds:
+            self.counters.spooled += len(inbound.payloads)
+            self._release(inbound)
+        return True
+
+    async def _drain(self, lane: Lane, spool: Spool) -> None:
+        """Bring what a lane has in the spool into the database, oldest first, each time anew."""
+        while True:
+            await lane.spooling.wait()
+            unwritten, lane.unwritten = lane.unwritten, {}
+            await self._rebuild(unwritten)
+            drained = 0
+            while True:
+                found = await spool.take(MAX_BATCH, urgent=lane.urgent)
+                if found:
+                    drained += await self._drain_some(lane, spool, found)
+                elif not lane.writing or lane.refused:
+                    break
+            # Nothing came between the last look and here, so no message overtakes another.
+            lane.spooling.clear()
+            _log.info("spool_drained", lane=lane.name, payloads=drained)
+
+    async def _drain_some(
+        self, lane: Lane, spool: Spool, found: Sequence[tuple[int, Spooled]]
+    ) -> int:
+        devices = await self._devices({one.device_id for _, one in found})
+        inbounds = [
+            Inbound(devices[one.device_id], one.kind, list(one.payloads), one.received_us, _nothing)
+            for _, one in found
+        ]
+        self._queued += sum(map(_weight, inbounds))
+        # Until this is committed the spool has it; a crash between the two stores it again, which
+        # changes nothing.
+        lane.expect_duplicates = True
+        await self._commit(lane, inbounds, judged_us=time.time_ns() // 1000)
+        while True:
+            try:
+                await spool.remove([number for number, _ in found], urgent=lane.urgent)
+            except SpoolFull as error:
+                _log.error("spool_not_emptied", lane=lane.name, error=str(error))
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+            else:
+                break
+        count = sum(len(one.payloads) for _, one in found)
+        self.counters.drained += count
+        return count
+
+    async def _devices(self, ids: set[str]) -> dict[str, Device]:
+        """Return these devices; one that is gone is as unknown as one that never was."""
+        while True:
+            try:
+                found = await asyncio.gather(*map(self._registry.find, ids))
+            except DatabaseUnavailable:
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+                continue
+            return {
+                id_: device or Device(id_, 0, 0) for id_, device in zip(ids, found, strict=True)
+            }
+
+    # --- one transaction
 
     async def _store(self, lane: Lane, work: _Work) -> None:
         async with await lane.intake.transaction() as transaction:
@@ -384,8 +551,8 @@ class Pipeline:
 
     # --- from payloads to what will be written
 
-    def _prepare(self, inbounds: list[Inbound]) -> _Work:
-        work = _Work(inbounds)
+    def _prepare(self, inbounds: list[Inbound], judged_us: int) -> _Work:
+        work = _Work(inbounds, judged_us)
         telemetry = []
         for inbound in inbounds:
             if not inbound.device.key:
@@ -412,10 +579,12 @@ class Pipeline:
             return
         work.columns = columns
         work.rows = copy_rows(columns)
+        usable = columns.usable
+        if work.judged_us:
+            usable &= columns.ts_us >= work.judged_us - LATE_US
         work.triggers = judge(
-            registry.live, columns.rows, columns.ts_us, columns.values, columns.presence,
-            columns.usable,
-        )  # fmt: skip
+            registry.live, columns.rows, columns.ts_us, columns.values, columns.presence, usable
+        )
         work.latest = newest(registry, columns)
         work.due = self._due(columns)
 
@@ -450,12 +619,14 @@ class Pipeline:
             told = None if event.ts is None else timestamp_us(event.ts)
             ts_us = inbound.received_us if told is None else told
             delay = inbound.received_us - ts_us
+            # Stored is how late it came; the alarm is late as well when it lay in the spool.
+            late = max(delay, work.judged_us - ts_us) > LATE_US
             flags = (
                 LATE * (delay > LATE_US)
                 | AHEAD * (delay < -AHEAD_US)
                 | BEHIND * (delay > BEHIND_US)
             )
-            work.events.append(_Happening(inbound, event, ts_us, flags))
+            work.events.append(_Happening(inbound, event, ts_us, flags, late))
 
     def _event_changes(self, one: _Happening) -> list[Raise | Recover]:
         """Return what an event does to alarms."""
@@ -489,7 +660,7 @@ class Pipeline:
                     alarm.class_,
                     alarm.priority,
                     one.ts_us,
-                    bool(one.flags & LATE),
+                    one.late,
                     1,
                     detail,
                     device.id,

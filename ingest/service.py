@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,13 +14,16 @@ from anxin.config import Settings
 from anxin.db.intake import Intake
 from anxin.db.pool import Database, doorbell
 from anxin.db.registry import changes_since
+from anxin.db.silence import note_listening
 from anxin.errors import DatabaseUnavailable
 from anxin.logs import log
 from ingest.inbound import Device, Inbound, Kind, Outlet
 from ingest.pipeline import Pipeline
 from ingest.registry import Registry
+from ingest.spool import Spool
 
 HEARTBEAT_SECONDS: Final = 30.0
+LISTEN_SECONDS: Final = 5.0
 LOOK_AGAIN_SECONDS: Final = 5.0
 _log = log(__name__)
 
@@ -31,6 +35,7 @@ class IngestService:
         """Prepare; nothing connects before `async with`."""
         self._dsn = settings.database
         self._db = Database(settings.database, size=4, application="anxin ingest")
+        self._spool = _spool_of(settings)
         self.registry = Registry(self._db)
         self.pipeline = Pipeline(
             settings.database,
@@ -38,6 +43,7 @@ class IngestService:
             queue_bytes=settings.queue_mebibytes * 1024 * 1024,
             timezone=settings.timezone,
             receipt=self._send_receipt,
+            spool=self._spool,
         )
         # A device may be connected more than once, under several client ids.
         self._outlets: dict[int, list[Outlet]] = {}
@@ -48,7 +54,9 @@ class IngestService:
         self._commands_wake = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        """Start the pipeline and the watchers."""
+        """Start the pipeline and the watchers; raise SettingError when the spool is unusable."""
+        if self._spool is not None:
+            await self._stack.enter_async_context(self._spool)
         await self._stack.enter_async_context(self._db)
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
         self._tasks = [
@@ -57,6 +65,7 @@ class IngestService:
             group.create_task(self._watch_devices(), name="watch devices"),
             group.create_task(self._watch_commands(), name="watch commands"),
             group.create_task(self._heartbeat(), name="heartbeat"),
+            group.create_task(self._listen(), name="listening"),
         ]
         return self
 
@@ -215,6 +224,20 @@ class IngestService:
                     _log.info("device_cut_off", device=device.id)
                     outlet.close("The secret was changed or revoked.")
 
+    async def _listen(self) -> None:
+        """Note that devices are being heard, so that a silence of ours is not taken for theirs."""
+        kept = away = False
+        while True:
+            try:
+                await note_listening(self._db, kept=kept)
+            except DatabaseUnavailable:
+                keeps = self._spool is not None and not self.pipeline.spool_full
+                kept = keeps and (kept or not away)
+                away = True
+            else:
+                kept = away = False
+            await asyncio.sleep(LISTEN_SECONDS)
+
     async def _heartbeat(self) -> None:
         """Note from time to time who is connected: a connection kept alive is a sign of life."""
         intake = Intake(self._dsn)
@@ -242,6 +265,13 @@ class IngestService:
                     continue  # the next beat tells the same
         finally:
             await intake.close()
+
+
+def _spool_of(settings: Settings) -> Spool | None:
+    if not settings.spool_mebibytes:
+        return None
+    directory = settings.spool_dir or Path(settings.data_dir) / "spool"
+    return Spool(Path(directory), settings.spool_mebibytes)
 
 
 def _noted(_: Inbound) -> None:

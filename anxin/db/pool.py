@@ -86,6 +86,8 @@ class Database:
             min_size=1,
             max_size=size,
             timeout=5,
+            # Waits between attempts double: give up soon and begin anew with the next request.
+            reconnect_timeout=1.5,
             check=AsyncConnectionPool.check_connection,
             open=False,
         )

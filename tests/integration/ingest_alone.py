@@ -40,7 +40,8 @@ class IngestAlone:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "anxin.cli", "ingest", "--mqtt", self.mqtt],
-                env=os.environ | {"ANXIN_DATABASE": self._dsn},
+                env=os.environ
+                | {"ANXIN_DATABASE": self._dsn, "ANXIN_DATA_DIR": str(self._log.parent)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

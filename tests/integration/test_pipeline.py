@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from anxin.config import Settings
+from anxin.device_secret import new_secret
 from ingest.inbound import Device, Inbound, Kind
 from ingest.service import IngestService
 from tests.factories import Ward
@@ -88,7 +89,8 @@ class Sender:
 
 @asynccontextmanager
 async def serving(dsn: str, **settings: Any) -> AsyncIterator[Sender]:
-    """Run an ingest service without a listener."""
+    """Run an ingest service without a listener, and without a spool unless it is asked for."""
+    settings = {"spool_mebibytes": 0} | settings
     async with IngestService(Settings(database=dsn, **settings)) as service:
         yield Sender(service)
 
@@ -313,6 +315,23 @@ async def test_a_changed_assignment_and_a_revoked_secret_take_effect_at_once(
         assert await sender.service.authenticate("mat", b"whatever") is None
     kinds = {(alarm["subject"], alarm["kind"], alarm["priority"]) for alarm in ward.alarms()}
     assert kinds == {(f"r{other}", "sos", 3), (f"r{other}", "temperature_high", 1)}
+
+
+async def test_a_renewed_secret_opens_at_once_and_ends_the_older_connection(
+    dsn: str, ward: Ward
+) -> None:
+    old = ward.device("watch", "wearable")
+    async with serving(dsn) as sender:
+        device = await sender.service.authenticate("watch", old.encode())
+        assert device is not None
+        sender.service.connected(device, sender)
+        new, salt, hashed = new_secret()
+        ward.db.execute(
+            "UPDATE devices SET salt = %s, secret_hash = %s WHERE id = 'watch'", [salt, hashed]
+        )
+        assert await sender.service.authenticate("watch", new.encode()) is device
+        assert await sender.service.authenticate("watch", old.encode()) is None
+        await eventually(lambda: bool(sender.closed))
 
 
 async def test_a_command_reaches_the_device_and_its_result_comes_back(dsn: str, ward: Ward) -> None:

@@ -1,0 +1,375 @@
+"""The spool: acknowledged while the database is away, stored exactly once when it is back."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+import psycopg
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from anxin.config import Settings
+from anxin.db.migrate import migrate
+from anxin.embedded import EmbeddedPostgres
+from anxin.errors import DatabaseUnavailable, SettingError
+from ingest.inbound import Kind
+from ingest.metrics import IngestCollector
+from ingest.service import IngestService
+from ingest.spool import Spool, Spooled, SpoolFull
+from tests.factories import Ward
+from tests.integration.ingest_alone import IngestAlone
+from tests.integration.test_pipeline import Sender, now_ms
+from tests.waiting import eventually, wait_until
+
+QUEUED = int(os.environ.get("ANXIN_TEST_SPOOLED", "60000"))
+RATE = 3_000
+OUTAGE_SECONDS = int(os.environ.get("ANXIN_TEST_OUTAGE_SECONDS", "5"))
+
+
+@pytest.fixture
+def ward(dsn: str) -> Iterator[Ward]:
+    """Return a facility with one resident, 1, who has a bed mat."""
+    made = Ward(dsn)
+    made.device("mat", resident=made.resident())
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def serving(dsn: str, directory: Path, mebibytes: int = 64) -> AsyncIterator[Sender]:
+    """Run an ingest service without a listener, with a spool in this directory."""
+    settings = Settings(database=dsn, spool_dir=str(directory), spool_mebibytes=mebibytes)
+    async with IngestService(settings) as service:
+        yield Sender(service)
+
+
+class Away:
+    """A database that refuses connections until `back` is called."""
+
+    def __init__(self, dsn: str) -> None:
+        """Cut every connection and let none in."""
+        self.dsn, self._name = dsn, dsn.rpartition("/")[2]
+        self._admin = psycopg.connect(f"{dsn.rpartition('/')[0]}/postgres", autocommit=True)
+        self._allow("false")
+        self._admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [self._name],
+        )
+
+    def back(self) -> None:
+        """Let connections in again."""
+        self._allow("true")
+
+    def _allow(self, yes: str) -> None:
+        self._admin.execute(f'ALTER DATABASE "{self._name}" ALLOW_CONNECTIONS {yes}'.encode())
+
+    def close(self) -> None:
+        """Leave the database as it is found: open."""
+        self._allow("true")
+        self._admin.close()
+
+
+@contextmanager
+def away(dsn: str) -> Iterator[Away]:
+    """Take the database away for a while."""
+    outage = Away(dsn)
+    try:
+        yield outage
+    finally:
+        outage.close()
+
+
+def value(dsn: str, query: str) -> Any:
+    """Return one value, by a connection of its own: older ones were cut."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(query.encode()).fetchone()
+    return None if row is None else row[0]
+
+
+async def drained(sender: Sender) -> None:
+    """Wait until nothing is left in the spool."""
+    pipeline = sender.service.pipeline
+    await eventually(lambda: pipeline.counters.drained >= pipeline.counters.spooled, 60)
+
+
+@pytest.mark.usefixtures("ward")
+async def test_what_arrives_in_an_outage_is_acknowledged_and_later_stored_once(
+    dsn: str, data_dir: Path
+) -> None:
+    async with serving(dsn, data_dir) as sender:
+        await sender.telemetry({"ts": now_ms(), "hr": 70})
+        device = await sender.service.find("mat")
+        assert device is not None
+        with away(dsn) as outage:
+            start = now_ms() - 60_000
+            await sender.telemetry(*({"ts": start + n, "hr": 70, "x": n} for n in range(100)))
+            await sender.telemetry({"hr": 71}, {"hr": 72}, {"hr": 73})
+            await sender.event("e1", "sos")
+            await sender.event("e1", "sos")
+            await sender.telemetry(b"{broken")
+            sender.service.connected(device, sender)
+            assert sender.sent_down == []
+            outage.back()
+            await drained(sender)
+        await sender.telemetry({"ts": now_ms(), "hr": 74})
+        assert sender.service.pipeline.queued_bytes == 0
+        assert sender.service.pipeline.spool_bytes < 100_000
+    # The receipt says that it is committed, so it came with the database.
+    assert sender.sent_down[0] == ("anxin/v1/mat/receipt", b'{"id":"e1"}')
+    assert value(dsn, "SELECT count(*) FROM telemetry") == 105
+    assert value(dsn, "SELECT count(*) FROM telemetry WHERE hr IN (71, 72, 73)") == 3
+    assert value(dsn, "SELECT count(*) FROM events") == 1
+    assert value(dsn, "SELECT count FROM alarms WHERE kind = 'sos'") == 1
+    assert value(dsn, "SELECT count(*) FROM quarantine") == 1
+    assert value(dsn, "SELECT online FROM device_states") is True
+
+
+@pytest.mark.usefixtures("ward")
+async def test_rules_go_on_through_an_outage(dsn: str, data_dir: Path) -> None:
+    start = now_ms() - 65_000
+    readings = [{"ts": start + 5000 * n, "hr": 125} for n in range(13)]
+    async with serving(dsn, data_dir) as sender:
+        await sender.telemetry(*readings[:6])
+        with away(dsn) as outage:
+            await sender.telemetry(*readings[6:9])
+            await sender.telemetry(*readings[9:])
+            outage.back()
+            await drained(sender)
+    assert value(dsn, "SELECT count(*) FROM telemetry") == 13
+    assert value(dsn, "SELECT string_agg(kind || count, ',') FROM alarms") == "heart_rate_high1"
+
+
+@pytest.mark.usefixtures("ward")
+async def test_an_emergency_overtakes_all_readings_of_the_outage(dsn: str, data_dir: Path) -> None:
+    async with serving(dsn, data_dir, 256) as sender:
+        await sender.telemetry({"ts": now_ms(), "hr": 70})
+        start = now_ms() - 300_000
+        with away(dsn) as outage:
+            for first in range(0, QUEUED, 1000):
+                await sender.telemetry(
+                    *({"ts": start + n, "hr": 70 + n % 9} for n in range(first, first + 1000))
+                )
+            await sender.event("e1", "sos")
+            outage.back()
+            began = time.monotonic()
+            query = "SELECT count(*) FROM alarms WHERE kind = 'sos'"
+            await eventually(lambda: value(dsn, query), 10)
+            took = time.monotonic() - began
+            waiting = QUEUED + 1 - sender.service.pipeline.counters.drained
+            await drained(sender)
+    print(f"SOS raised {took:.2f} s after the database was back, {waiting} readings waiting")
+    assert waiting > QUEUED // 2
+    assert value(dsn, "SELECT count(*) FROM telemetry") == QUEUED + 1
+
+
+@pytest.mark.usefixtures("ward")
+async def test_a_full_spool_acknowledges_nothing_and_says_so(dsn: str, data_dir: Path) -> None:
+    async with serving(dsn, data_dir, 1) as sender:
+        await sender.telemetry({"ts": now_ms(), "hr": 70})
+        with away(dsn) as outage:
+            pending = [
+                await sender.submit("mat", Kind.TELEMETRY, *[b'{"hr":1}' + b" " * 60_000] * 5)
+                for _ in range(5)
+            ]
+            pipeline = sender.service.pipeline
+            await eventually(lambda: pipeline.spool_full)
+            collector = IngestCollector(sender.service, [])
+            told = {one.name: one.samples[0].value for one in collector.collect() if one.samples}
+            assert told["anxin_ingest_spool_full"] == 1
+            assert not all(future.done() for future in pending)
+            # A part is kept for emergencies.
+            await sender.event("e1", "sos")
+            outage.back()
+            await asyncio.wait_for(asyncio.gather(*pending), 30)
+            await drained(sender)
+            assert not pipeline.spool_full
+    assert value(dsn, "SELECT count(*) FROM telemetry") == 26
+    assert value(dsn, "SELECT count(*) FROM alarms") == 1
+
+
+@pytest.mark.usefixtures("ward")
+async def test_more_than_the_whole_spool_waits_for_the_database(dsn: str, data_dir: Path) -> None:
+    async with serving(dsn, data_dir, 1) as sender:
+        await sender.telemetry({"ts": now_ms(), "hr": 70})
+        with away(dsn) as outage:
+            much = await sender.submit("mat", Kind.TELEMETRY, *[b'{"hr":1}' + b" " * 60_000] * 30)
+            await eventually(lambda: sender.service.pipeline.spool_full)
+            outage.back()
+            await asyncio.wait_for(much, 30)
+    assert value(dsn, "SELECT count(*) FROM telemetry") == 31
+
+
+async def test_known_devices_are_let_in_during_an_outage_and_unknown_ones_are_told_to_wait(
+    dsn: str, ward: Ward, data_dir: Path
+) -> None:
+    secret = ward.device("watch", "wearable")
+    ward.device("other", "wearable")
+    async with serving(dsn, data_dir) as sender:
+        assert await sender.service.authenticate("watch", secret.encode())
+        with away(dsn):
+            assert await sender.service.authenticate("watch", secret.encode())
+            with pytest.raises(DatabaseUnavailable):
+                await sender.service.authenticate("other", b"whatever")
+
+
+async def test_what_lay_long_raises_no_live_alarm_and_a_late_emergency_does(
+    dsn: str, ward: Ward, data_dir: Path
+) -> None:
+    then_us = time.time_ns() // 1000 - 3_600_000_000
+    async with Spool(data_dir, 1) as spool:
+        hot = json.dumps({"ts": then_us // 1000, "temp": 40}).encode()
+        await spool.put([Spooled("mat", Kind.TELEMETRY, then_us, [hot])], urgent=False)
+        sos = json.dumps({"id": "e1", "type": "sos", "ts": then_us // 1000}).encode()
+        await spool.put([Spooled("mat", Kind.EVENT, then_us, [sos])], urgent=True)
+        gone = Spooled("gone", Kind.TELEMETRY, then_us, [b'{"hr":70}'])
+        await spool.put([gone], urgent=False)
+    async with serving(dsn, data_dir) as sender:
+        await eventually(lambda: sender.service.pipeline.counters.drained == 3)
+    ((reading,), (alarm,)) = ward.rows("SELECT * FROM telemetry"), ward.alarms()
+    assert (reading["flags"], reading["received_at"].timestamp() * 1e6) == (0, then_us)
+    assert (alarm["kind"], alarm["late"]) == ("sos", True)
+    assert ward.rows("SELECT device_id, reason FROM quarantine") == [
+        {"device_id": "gone", "reason": "unknown device"}
+    ]
+
+
+async def test_two_processes_have_two_files_and_the_next_takes_over_what_one_left(
+    data_dir: Path,
+) -> None:
+    run = Spooled("mat", Kind.TELEMETRY, 1, [b"{}", b"{}"])
+    async with Spool(data_dir, 1) as first:
+        async with Spool(data_dir, 1) as second:
+            await first.put([run], urgent=False)
+            await second.put([run, run], urgent=False)
+            assert (first.holds(urgent=False), second.holds(urgent=False)) == (2, 4)
+        async with Spool(data_dir, 1) as again:
+            assert again.holds(urgent=False) == 4
+    async with Spool(data_dir, 1) as heir:
+        assert heir.holds(urgent=False) == 6
+        found = await heir.take(100, urgent=False)
+        assert [one for _, one in found] == [run] * 3
+        await heir.remove([number for number, _ in found], urgent=False)
+    async with Spool(data_dir, 1) as empty:
+        assert empty.holds(urgent=False) == 0
+
+
+async def test_a_spool_keeps_order_by_urgency_and_its_bounds(data_dir: Path) -> None:
+    async with Spool(data_dir, 1) as spool:
+        for number in range(5):
+            await spool.put([Spooled("mat", Kind.STATE, number, [b"{}"] * 10)], urgent=False)
+        await spool.put([Spooled("mat", Kind.EVENT, 9, [b"{}"])], urgent=True)
+        few = await spool.take(25, urgent=False)
+        assert [one.received_us for _, one in few] == [0, 1]
+        await spool.remove([number for number, _ in few], urgent=False)
+        rest = await spool.take(1, urgent=False)
+        assert [one.received_us for _, one in rest] == [2]
+        assert len(await spool.take(100, urgent=True)) == 1
+        with pytest.raises(SpoolFull):
+            await spool.put([Spooled("mat", Kind.STATE, 1, [b"x" * 2**20])], urgent=True)
+
+
+async def test_a_directory_that_cannot_be_written_is_named(data_dir: Path) -> None:
+    (data_dir / "file").touch()
+    with pytest.raises(SettingError, match="ANXIN_SPOOL_DIR"):
+        async with Spool(data_dir / "file" / "spool", 1):
+            pass
+
+
+class Publisher:
+    """A device that publishes over MQTT and counts what was acknowledged."""
+
+    def __init__(self, address: str, device_id: str, secret: str) -> None:
+        """Connect."""
+        host, _, port = address.rpartition(":")
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=device_id)
+        self.client.username_pw_set(device_id, secret)
+        self.client.max_inflight_messages_set(10_000)
+        self.acknowledged = 0
+        self.client.on_publish = self._on_publish
+        self.client.connect(host, int(port))
+        self.client.loop_start()
+        wait_until(self.client.is_connected, 10)
+        self.topic = f"anxin/v1/{device_id}/"
+
+    def _on_publish(self, *_: object) -> None:
+        self.acknowledged += 1
+
+    def send(self, kind: str, **fields: object) -> None:
+        """Publish one object with QoS 1."""
+        self.client.publish(self.topic + kind, json.dumps(fields), qos=1)
+
+    def close(self) -> None:
+        """Leave."""
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def test_ingest_killed_with_a_full_spool_loses_nothing(
+    dsn: str, ward: Ward, data_dir: Path, free_port: int
+) -> None:
+    secret = ward.device("watch", "wearable", resident=ward.resident())
+    with IngestAlone(dsn, free_port, data_dir / "log") as ingest:
+        publisher = Publisher(ingest.mqtt, "watch", secret)
+        publisher.send("telemetry", ts=now_ms(), hr=70)
+        wait_until(lambda: publisher.acknowledged == 1)
+        with away(dsn) as outage:
+            start = now_ms() - 60_000
+            for number in range(2000):
+                publisher.send("telemetry", ts=start + number, hr=70)
+            publisher.send("event", id="e1", type="fall")
+            wait_until(lambda: publisher.acknowledged == 2002, 20)
+            ingest.stop(signal.SIGKILL)
+            publisher.close()
+            outage.back()
+        ingest.start()
+        wait_until(lambda: value(dsn, "SELECT count(*) FROM telemetry") == 2001, 20)
+        wait_until(lambda: value(dsn, "SELECT count(*) FROM alarms") == 1, 10)
+
+
+async def test_postgres_killed_under_load_every_message_is_acknowledged_and_stored_once(
+    data_dir: Path,
+) -> None:
+    with EmbeddedPostgres(data_dir) as server:
+        await _kill_under_load(server, data_dir / "spool")
+
+
+async def _kill_under_load(server: EmbeddedPostgres, directory: Path) -> None:
+    migrate(server.dsn)
+    ward = Ward(server.dsn)
+    for number in range(20):
+        ward.device(f"mat-{number}", resident=ward.resident())
+    ward.close()
+    async with serving(server.dsn, directory, 256) as sender:
+        start, sent, waits = now_ms() - 300_000, 0, list[asyncio.Future[None]]()
+
+        async def load(seconds: float) -> None:
+            nonlocal sent
+            until = time.monotonic() + seconds
+            while (began := time.monotonic()) < until:
+                for number in range(20):
+                    objects = ({"ts": start + sent + n, "hr": 70} for n in range(RATE // 200))
+                    waits.append(await sender.submit(f"mat-{number}", Kind.TELEMETRY, *objects))
+                    sent += RATE // 200
+                await asyncio.sleep(max(0, began + 0.1 - time.monotonic()))
+
+        await load(1)
+        os.kill(server.pid, signal.SIGKILL)
+        await load(OUTAGE_SECONDS)
+        # All is on disk, and acknowledged, while the database is still away.
+        await asyncio.wait_for(asyncio.gather(*waits), 5)
+        spooled = sender.service.pipeline.counters.spooled
+        await asyncio.to_thread(server.wait)
+        await asyncio.to_thread(server.start)
+        await load(1)
+        await asyncio.wait_for(asyncio.gather(*waits), 30)
+        await drained(sender)
+    assert spooled >= (OUTAGE_SECONDS - 3) * RATE
+    print(f"{sent} sent, {spooled} spooled")
+    assert value(server.dsn, "SELECT count(*) FROM telemetry") == sent
