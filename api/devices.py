@@ -37,11 +37,15 @@ class NewDevice(Body):
 
 
 class DeviceChange(Body):
-    """The fields to change; `place_id` may become null for who sees everything."""
+    """The fields to change; `place_id` may become null for who sees everything.
+
+    `gateway_id` names the gateway that the device speaks through: when that fails it is one alarm.
+    """
 
     kind: DeviceKind | None = None
     name: DeviceName | None = None
     place_id: Id | None = None
+    gateway_id: DeviceId | None = None
 
 
 class Secret(BaseModel):
@@ -122,7 +126,7 @@ async def change_device(
     grant: Annotated[Grant, may("devices.write")],
     database: Db,
 ) -> Response:
-    """Change kind, name or place of a device."""
+    """Change kind, name, place or gateway of a device."""
     values: dict[str, Any] = body.model_dump(exclude_unset=True)
     if "place_id" in values:
         values["place_id"] = number(values["place_id"])

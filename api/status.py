@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from anxin.alarms import PRIORITY_NUMBER
 from anxin.db.residents import Signs
+from anxin.db.silence import Monitoring
 from api.alarm_view import View
 
 SILENCE: Final = timedelta(minutes=15)
@@ -31,7 +32,8 @@ class Latest:
 class Status:
     """How a resident is, as far as the platform knows.
 
-    `since` is when this state began; `open_alarms` counts alarms that are not closed.
+    `since` is when this state began; `open_alarms` counts alarms that are not closed; `monitoring`
+    is how the devices are being heard.
     """
 
     state: State
@@ -40,12 +42,13 @@ class Status:
     presence: Literal["present", "absent", "unknown"] | None
     open_alarms: int
     monitored: bool
+    monitoring: Monitoring
 
 
 def judge(signs: Signs) -> Status:
     """Return the status: emergency before attention, attention before unknown, then well."""
     assigned = [device[0] for device in signs.devices]
-    heard = [at for since, at, _ in signs.devices if at is not None and at >= since]
+    heard = [at for since, at, *_ in signs.devices if at is not None and at >= since]
     last_s = max(heard, default=None)
     silent = last_s is None or signs.at.timestamp() - last_s > SILENCE.total_seconds()
     latest = _newest(signs.devices)
@@ -70,6 +73,7 @@ def judge(signs: Signs) -> Status:
         presence=_presence(presence, silent=silent),
         open_alarms=len(signs.alarms),
         monitored=bool(signs.devices),
+        monitoring=_monitoring(signs.devices),
     )
 
 
@@ -85,13 +89,33 @@ def seen_status(status: Status, view: View) -> dict[str, Any]:
         "presence": status.presence if view.sees_values else None,
         "open_alarms": status.open_alarms,
         "monitored": status.monitored,
+        "monitoring": _shown(status.monitoring, view),
     }
+
+
+def _monitoring(devices: list[list[Any]]) -> Monitoring:
+    """Return how somebody is monitored: a device that tells of presence has the first word."""
+    telling = {state for _, _, metrics, state in devices if "presence" in (metrics or {})}
+    every = {state for _, _, _, state in devices}
+    ranked: tuple[tuple[Monitoring, set[str]], ...] = (
+        ("present", telling),
+        ("absent", telling),
+        ("present", every),
+        ("network-error", every),
+        ("sensor-error", every),
+    )
+    return next((state for state, states in ranked if state in states), "undeployed")
+
+
+def _shown(monitoring: Monitoring, view: View) -> Monitoring:
+    """Return it for such a viewer: whether somebody is in bed is a value."""
+    return "present" if monitoring == "absent" and not view.sees_values else monitoring
 
 
 def _newest(devices: list[list[Any]]) -> dict[str, Latest]:
     """Return the newest value of each metric, of those measured since the device is assigned."""
     newest: dict[str, tuple[Any, int]] = {}
-    for since, _, metrics in devices:
+    for since, _, metrics, _ in devices:
         for name, (value, at_ms) in (metrics or {}).items():
             if at_ms >= since * 1000 and (name not in newest or newest[name][1] < at_ms):
                 newest[name] = (value, at_ms)

@@ -5,8 +5,9 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -17,12 +18,24 @@ from anxin.config import Address, Settings
 from anxin.db import upkeep
 from anxin.db.migrate import migrate
 from anxin.db.pool import Database
+from anxin.db.silence import learn_intervals
 from anxin.db.upkeep import Look
 from anxin.errors import AnxinError, DatabaseUnavailable, SettingError
 from anxin.logs import log
-from models import watch
+from anxin.notify.delivery import Delivery
+from models import escalate, watch
+from models.escalate import Escalator
+from models.selftest import SelfTests
+from models.stations import watch_stations
 
+DELIVER_SECONDS: Final = 0.5
+ESCALATE_SECONDS: Final = 1.0
+WATCHDOG_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 5.0
+LEARN_SECONDS: Final = 300.0
+LEARN_SLICES: Final = 12
+STATION_SECONDS: Final = 2.0
+SELF_TEST_SECONDS: Final = 5.0
 ROLL_UP_SECONDS: Final = 10.0
 UPKEEP_SECONDS: Final = 3600.0
 SETTLE_SECONDS: Final = 120.0
@@ -62,11 +75,25 @@ async def serve(settings: Settings) -> None:
             where = Address.parse(settings.worker_metrics)
             server, _ = start_http_server(where.port, where.host, registry=worker.metrics.registry)
             stack.callback(server.shutdown)
+        delivery = await stack.enter_async_context(Delivery(db, settings))
         group = await stack.enter_async_context(asyncio.TaskGroup())
+        bell = asyncio.Event()
         duties = [
+            group.create_task(escalate.ring(settings.database, bell), name="bell"),
+            group.create_task(
+                worker.every(ESCALATE_SECONDS, "escalate", worker.escalator.sweep, bell),
+                name="escalate",
+            ),
+        ]
+        duties += [
             group.create_task(worker.every(seconds, name, duty), name=name)
             for name, seconds, duty in (
+                ("deliver", DELIVER_SECONDS, delivery.tick),
+                ("watchdog", WATCHDOG_SECONDS, worker.escalator.watch_over),
                 ("watch", WATCH_SECONDS, worker.watch),
+                ("learn", LEARN_SECONDS, worker.learn),
+                ("stations", STATION_SECONDS, partial(watch_stations, db)),
+                ("self_test", SELF_TEST_SECONDS, SelfTests(db, settings.mqtt).tick),
                 ("roll_up", ROLL_UP_SECONDS, worker.roll_up),
                 ("upkeep", UPKEEP_SECONDS, worker.upkeep),
             )
@@ -104,11 +131,20 @@ class Worker:
         self._zone = ZoneInfo(settings.timezone)
         self._timescale: bool | None = None
         self.metrics = Metrics()
+        self.escalator = Escalator(db, self._zone, escalate.Metrics(self.metrics.registry))
 
-    async def every(self, seconds: float, name: str, duty: Callable[[], Awaitable[object]]) -> None:
-        """Do a duty again and again; a database that is away is waited for."""
+    async def every(
+        self,
+        seconds: float,
+        name: str,
+        duty: Callable[[], Awaitable[object]],
+        bell: asyncio.Event | None = None,
+    ) -> None:
+        """Do a duty again and again, sooner when the bell rings; wait for a database away."""
         while True:
             began = time.monotonic()
+            if bell is not None:
+                bell.clear()
             try:
                 await duty()
             except DatabaseUnavailable:
@@ -123,7 +159,11 @@ class Worker:
                 self.metrics.last.labels(name).set_to_current_time()
             took = time.monotonic() - began
             self.metrics.seconds.labels(name).observe(took)
-            await asyncio.sleep(max(seconds - took, 0.1))
+            if bell is None:
+                await asyncio.sleep(max(seconds - took, 0.1))
+                continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(bell.wait(), max(seconds - took, 0.1))
 
     async def watch(self) -> int:
         """Raise what silence tells; return how many alarms changed."""
@@ -132,8 +172,10 @@ class Worker:
             now = await look.mine()
             if now is None:
                 return 0
+            silence = await look.silence()
             findings = [
-                *watch.silent_devices(await look.silent(watch.PATIENCE, watch.FIRST_SECONDS), now),
+                *watch.silent_devices(silence, now),
+                *watch.deafness(silence.deaf),
                 *watch.empty_beds(await look.beds(), now, self._zone),
                 *watch.nobody_moving(await look.inactive(watch.INACTIVE_SECONDS), now, self._zone),
             ]
@@ -143,6 +185,13 @@ class Worker:
             if changes:
                 await look.alarms(changes)
             return len(changes)
+
+    async def learn(self) -> int:
+        """Learn how often some of the devices report; in an hour all have had their turn."""
+        async with self._db.transaction() as connection:
+            now = await Look(connection).clock()
+        turn = int(now.timestamp() // LEARN_SECONDS) % LEARN_SLICES
+        return await learn_intervals(self._db, slice_=turn, slices=LEARN_SLICES)
 
     async def roll_up(self) -> int:
         """Renew rollups until none is due; return how many minutes were renewed."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from anxin.db.pool import Connection, Database, blocks
 from anxin.db.scope import Scope
+from anxin.db.silence import Monitoring
 from anxin.errors import Conflict, NotFound
 
 DeviceKind = Literal[
@@ -29,6 +30,8 @@ class Device:
     battery: float | None
     rssi: float | None
     firmware: str | None
+    gateway_id: str | None
+    monitoring: Monitoring
     revoked_at: datetime | None
     created_at: datetime
 
@@ -92,9 +95,10 @@ async def enrol(database: Database, scope: Scope, values: dict[str, Any]) -> Non
 async def change_device(
     database: Database, scope: Scope, device_id: str, values: dict[str, Any]
 ) -> None:
-    """Change kind, name or place; raise NotFound for the device or the place."""
+    """Change kind, name, place or gateway; raise NotFound for a device or place, or Conflict."""
     async with database.transaction() as connection:
         key = await lock(connection, scope, device_id)
+        gateway_key = await _gateway(connection, scope, device_id, values.get("gateway_id"))
         place_id = values.get("place_id")
         if place_id is not None:
             place = await connection.execute(
@@ -106,8 +110,27 @@ async def change_device(
             raise NotFound("A device of yours needs a place_id.")
         parameters = dict.fromkeys(("kind", "name", "place_id")) | values
         await connection.execute(
-            blocks("devices")["change"], {**parameters, "given": list(values), "key": key}
+            blocks("devices")["change"],
+            {**parameters, "gateway_key": gateway_key, "given": list(values), "key": key},
         )
+
+
+async def _gateway(
+    connection: Connection, scope: Scope, device_id: str, gateway_id: str | None
+) -> int | None:
+    """Return the key of a gateway; raise NotFound, or Conflict when it cannot be one."""
+    if gateway_id is None:
+        return None
+    found = await connection.execute(
+        blocks("devices")["get"], {**scope.parameters(), "id": gateway_id}
+    )
+    row = await found.fetchone()
+    if row is None:
+        raise missing(gateway_id)
+    if row["kind"] != "gateway" or gateway_id == device_id:
+        raise Conflict(f"Device {gateway_id} is no gateway that others can stand behind.")
+    key: int = row["key"]
+    return key
 
 
 async def renew_secret(

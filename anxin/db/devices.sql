@@ -1,6 +1,9 @@
 -- name: list
 SELECT v.key, v.id, v.kind, v.name, v.place_id::text, s.resident_id::text,
        lower(s.during) AS assigned_since, t.online, t.heard_at, t.battery, t.rssi, t.firmware,
+       (SELECT g.id FROM devices g WHERE g.key = v.gateway_key) AS gateway_id,
+       coalesce((SELECT m.state FROM device_monitoring m WHERE m.device_key = v.key),
+                'undeployed') AS monitoring,
        v.revoked_at, v.created_at
 FROM devices v
 LEFT JOIN places dp ON dp.id = v.place_id
@@ -20,6 +23,9 @@ ORDER BY v.key LIMIT %(limit)s
 -- name: get
 SELECT v.key, v.id, v.kind, v.name, v.place_id::text, s.resident_id::text,
        lower(s.during) AS assigned_since, t.online, t.heard_at, t.battery, t.rssi, t.firmware,
+       (SELECT g.id FROM devices g WHERE g.key = v.gateway_key) AS gateway_id,
+       coalesce((SELECT m.state FROM device_monitoring m WHERE m.device_key = v.key),
+                'undeployed') AS monitoring,
        v.revoked_at, v.created_at
 FROM devices v
 LEFT JOIN places dp ON dp.id = v.place_id
@@ -56,7 +62,9 @@ SELECT key FROM devices WHERE id = %(id)s FOR UPDATE
 UPDATE devices SET
     kind = coalesce(%(kind)s::text, kind),
     name = coalesce(%(name)s::text, name),
-    place_id = CASE WHEN 'place_id' = ANY(%(given)s::text[]) THEN %(place_id)s::bigint ELSE place_id END
+    place_id = CASE WHEN 'place_id' = ANY(%(given)s::text[]) THEN %(place_id)s::bigint ELSE place_id END,
+    gateway_key = CASE WHEN 'gateway_id' = ANY(%(given)s::text[])
+                       THEN %(gateway_key)s::integer ELSE gateway_key END
 WHERE key = %(key)s
 
 -- name: renew

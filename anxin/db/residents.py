@@ -36,7 +36,8 @@ class Resident:
 class Signs:
     """What a resident's state is judged by.
 
-    `devices`: per assigned device `[assigned, heard or None, {metric: [value, ms]} or None]`;
+    `devices`: per assigned device
+    `[assigned, heard or None, {metric: [value, ms]} or None, how it is heard]`;
     `alarms`: per alarm not closed `[priority, class, condition, raised]`; epoch seconds.
     """
 

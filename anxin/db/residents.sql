@@ -56,11 +56,12 @@ CROSS JOIN LATERAL (
     SELECT coalesce(jsonb_agg(jsonb_build_array(
         extract(epoch FROM lower(s.during)),
         extract(epoch FROM greatest(t.heard_at, l.received_at)),
-        l.metrics)), '[]') AS devices
+        l.metrics, m.state)), '[]') AS devices
     FROM assignments s
     JOIN devices v ON v.key = s.device_key AND v.revoked_at IS NULL
     LEFT JOIN device_states t ON t.device_key = s.device_key
     LEFT JOIN latest l ON l.device_key = s.device_key
+    LEFT JOIN device_monitoring m ON m.device_key = s.device_key
     WHERE s.resident_id = r.id AND s.during @> now()
 ) AS d
 CROSS JOIN LATERAL (

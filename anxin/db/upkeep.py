@@ -8,6 +8,7 @@ from psycopg.rows import DictRow
 
 from anxin.db.intake import Raise, Recover, Transaction
 from anxin.db.pool import Connection, Database, blocks, connect, translated
+from anxin.db.silence import Silence, look_for_silence
 
 _SQL = blocks("upkeep")
 _TIMESCALE = blocks("rollups")
@@ -76,17 +77,9 @@ class Look:
         now: datetime = row["now"]
         return now
 
-    async def silent(
-        self, patience: Mapping[str, tuple[int, bool]], first_seconds: int
-    ) -> list[DictRow]:
-        """Return devices silent for longer than `patience` by kind: seconds, measurements only."""
-        parameters = {
-            "kinds": list(patience),
-            "seconds": [seconds for seconds, _ in patience.values()],
-            "measured": [measured for _, measured in patience.values()],
-            "first_seconds": first_seconds,
-        }
-        return await self._rows("silent", parameters)
+    async def silence(self) -> Silence:
+        """Return who is not heard, and since when the platform itself was deaf."""
+        return await look_for_silence(self._connection)
 
     async def beds(self) -> list[DictRow]:
         """Return empty beds: subject, ids, absent_since, present_since, fall_risk."""

@@ -12,31 +12,10 @@ WITH a AS (DELETE FROM quarantine WHERE received_at < now() - %(quarantine_days)
      b AS (DELETE FROM device_changes WHERE at < now() - interval '1 day'),
      c AS (DELETE FROM login_attempts WHERE at < now() - interval '1 day'),
      d AS (DELETE FROM tickets WHERE expires_at < now()),
-     e AS (DELETE FROM sessions WHERE expires_at < now() - interval '1 day')
+     e AS (DELETE FROM sessions WHERE expires_at < now() - interval '1 day'),
+     f AS (DELETE FROM listening WHERE until_at < now() - interval '30 days'
+                                   AND id < (SELECT max(id) FROM listening))
 SELECT 1
-
--- name: silent
--- Devices not heard from for longer than their kind allows. A device never heard since it was
--- assigned counts from the assignment on; what a device sent for somebody else before is no sign.
-SELECT 'r' || r.id AS subject, r.id AS resident_id, r.place_id, d.key AS device_key,
-       d.id AS device_id, heard.at AS heard_at, coalesce(r.care_level, 0) AS care_level
-FROM assignments a
-JOIN devices d ON d.key = a.device_key AND d.revoked_at IS NULL
-JOIN residents r ON r.id = a.resident_id
-JOIN unnest(%(kinds)s::text[], %(seconds)s::integer[], %(measured)s::boolean[])
-     AS patience (kind, seconds, measured) ON patience.kind = d.kind
-LEFT JOIN latest l ON l.device_key = d.key
-LEFT JOIN device_states s ON s.device_key = d.key
-CROSS JOIN LATERAL (
-    SELECT CASE WHEN patience.measured THEN l.received_at
-                ELSE greatest(l.received_at, s.heard_at) END AS at
-) AS heard
-WHERE a.during @> now()
-  AND CASE WHEN heard.at > lower(a.during)
-           THEN heard.at < now() - patience.seconds * interval '1 second'
-           ELSE lower(a.during) < now()
-                - greatest(patience.seconds, %(first_seconds)s) * interval '1 second' END
-ORDER BY subject, device_key
 
 -- name: beds
 -- Residents whose bed or radar device tells of presence, with fresh news.
@@ -60,9 +39,10 @@ HAVING max(l.active_at) < now() - %(seconds)s * interval '1 second'
 
 -- name: watched_episodes
 -- Open episodes of these kinds, and those closed so lately that the same condition is no news.
-SELECT DISTINCT ON (subject, kind) subject, kind, priority, condition, handling
+-- Faults of devices and stations are others' business: here it is only the platform's own.
+SELECT DISTINCT ON (subject, kind) subject, kind, priority, condition, handling, closed_at, detail
 FROM alarms
-WHERE kind = ANY(%(kinds)s)
+WHERE (kind = ANY(%(kinds)s) OR (kind = 'device_fault' AND subject = 'platform'))
   AND (handling <> 'closed' OR closed_at > now() - %(bundle)s * interval '1 second')
 ORDER BY subject, kind, id DESC
 
