@@ -73,7 +73,7 @@ async def hold(connection: Connection, worker: int) -> bool:
 async def claim(
     database: Database, worker: int, *, busy: Collection[int], urgent: bool, limit: int
 ) -> list[Letter]:
-    """Take up to `limit` deliveries that are due, urgent ones or calm; `busy` are in hand already."""
+    """Take up to `limit` deliveries that are due, urgent or calm; `busy` are in hand already."""
     rows = await database.fetch(
         blocks("deliveries")["claim"],
         {
