@@ -11,12 +11,17 @@ from anxin.db.pool import Database
 from api import (
     alarms,
     auth,
+    channels,
+    contacts,
     devices,
     health,
+    ladders,
     pages,
     places,
     quarantine,
+    reports,
     residents,
+    roster,
     stream,
     users,
     vitals,
@@ -65,6 +70,7 @@ def create_app(
     base = APIRouter(prefix=BASE)
     for module in (
         auth, places, residents, vitals, users, devices, alarms, quarantine, stream,
+        channels, contacts, reports, roster, ladders,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)
