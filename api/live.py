@@ -198,8 +198,9 @@ class Hub:
             group.create_task(self._keep_receipts(), name="hub-receipts")
 
     async def _listen(self) -> None:
-        async for _ in doorbell(self._database.dsn, ["anxin_alarm"], LOOK_EVERY_S):
-            self._ring.set()
+        bells = ["anxin_alarm", "anxin_access"]
+        async for bell in doorbell(self._database.dsn, bells, LOOK_EVERY_S):
+            (self._look if bell == "anxin_access" else self._ring).set()
 
     async def _follow(self) -> None:
         while True:

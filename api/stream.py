@@ -11,14 +11,25 @@ from pydantic import BaseModel
 from starlette.websockets import WebSocketDisconnect
 
 from anxin.db.alarms import Receipt
+from anxin.db.pool import Database
 from anxin.db.sessions import Authority, authorities, create_ticket, hash_token, take_ticket
+from anxin.db.stations import Report, keep_report
 from anxin.errors import DatabaseUnavailable
 from anxin.logs import log
 from api.answers import answer
 from api.auth import Current
 from api.live import Hub
 from api.services import Db, Services, services
-from api.viewer import CloseCode, Displayed, Ended, Hello, Received, Viewer, receive
+from api.viewer import (
+    CloseCode,
+    Displayed,
+    Ended,
+    Hello,
+    Received,
+    StationReport,
+    Viewer,
+    receive,
+)
 from api.wire import text_frame, wire_of
 
 HELLO_TIMEOUT_S = 10.0
@@ -27,7 +38,7 @@ CLOSE_TIMEOUT_S = 10.0
 router = APIRouter(tags=["stream"])
 _log = log(__name__)
 _hello = msgspec.json.Decoder(Hello)
-_said = msgspec.json.Decoder(Received | Displayed)
+_said = msgspec.json.Decoder(Received | Displayed | StationReport)
 
 
 class Ticket(BaseModel):
@@ -82,7 +93,7 @@ async def _serve(socket: WebSocket, shared: Services) -> None:
         await viewer.send(text_frame(b'{"type":"ready","cursor":%d}' % start))
         await _first_to_end(
             asyncio.create_task(viewer.ended(), name="stream-end"),
-            asyncio.create_task(_listen(socket, viewer, hub), name="stream-read"),
+            asyncio.create_task(_listen(socket, viewer, shared), name="stream-read"),
             asyncio.create_task(_replay(viewer, hub), name="stream-replay"),
         )
 
@@ -104,19 +115,38 @@ async def _replay(viewer: Viewer, hub: Hub) -> None:
     await viewer.ended()
 
 
-async def _listen(socket: WebSocket, viewer: Viewer, hub: Hub) -> None:
-    """Take the client's receipts until it leaves."""
+async def _listen(socket: WebSocket, viewer: Viewer, shared: Services) -> None:
+    """Take what the client says until it leaves: receipts, and how its screen is."""
     while True:
         try:
             said = _said.decode(await receive(socket))
         except msgspec.MsgspecError:
             raise Ended(CloseCode.MALFORMED) from None
         user = viewer.user
-        if isinstance(said, Received):
-            receipt = Receipt("received", user.user_id, user.path, cursor=said.cursor)
+        if isinstance(said, StationReport):
+            await _keep_report(said, user, shared.database)
+        elif isinstance(said, Received):
+            await shared.hub.confirm(
+                Receipt("received", user.user_id, user.path, cursor=said.cursor)
+            )
         else:
-            receipt = Receipt("displayed", user.user_id, user.path, alarm_id=int(said.alarm_id))
-        await hub.confirm(receipt)
+            await shared.hub.confirm(
+                Receipt("displayed", user.user_id, user.path, alarm_id=int(said.alarm_id))
+            )
+
+
+async def _keep_report(said: StationReport, user: Authority, database: Database) -> None:
+    """Store how a screen is; only staff keeps watch."""
+    if user.path is None:
+        return
+    report = Report(
+        user.user_id, said.screen, said.sound, said.visible, said.proved_at, said.on_duty
+    )
+    try:
+        await keep_report(database, report)
+    except DatabaseUnavailable:
+        # It is said again within 15 s, and nobody can ask meanwhile.
+        _log.warning("station_report_lost")
 
 
 async def _first_to_end(*tasks: asyncio.Task[None]) -> None:

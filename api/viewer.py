@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from datetime import datetime
 from enum import IntEnum
 from typing import Annotated, Final
 
@@ -9,6 +10,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from anxin.db.sessions import Authority
+from anxin.stations import Sound
 from api.wire import Wire, text_frame
 
 PING: Final = text_frame(b'{"type":"ping"}')
@@ -45,6 +47,16 @@ class Displayed(msgspec.Struct, tag_field="type", tag="displayed"):
     """A person can see this alarm now."""
 
     alarm_id: AlarmId
+
+
+class StationReport(msgspec.Struct, tag_field="type", tag="station"):
+    """What a screen says of itself: every 15 s, and when it changes."""
+
+    screen: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    sound: Sound
+    visible: bool
+    on_duty: bool
+    proved_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
 class Ended(Exception):
