@@ -23,13 +23,11 @@ from anxin.db.upkeep import Look
 from anxin.errors import AnxinError, DatabaseUnavailable, SettingError
 from anxin.logs import log
 from anxin.notify.delivery import Delivery
-from anxin.notify.delivery import Delivery
 from models import escalate, watch
 from models.escalate import Escalator
 from models.selftest import SelfTests
 from models.stations import watch_stations
 
-DELIVER_SECONDS: Final = 0.5
 DELIVER_SECONDS: Final = 0.5
 ESCALATE_SECONDS: Final = 1.0
 WATCHDOG_SECONDS: Final = 5.0
@@ -78,7 +76,6 @@ async def serve(settings: Settings) -> None:
             server, _ = start_http_server(where.port, where.host, registry=worker.metrics.registry)
             stack.callback(server.shutdown)
         delivery = await stack.enter_async_context(Delivery(db, settings))
-        delivery = await stack.enter_async_context(Delivery(db, settings))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         bell = asyncio.Event()
         duties = [
@@ -91,7 +88,6 @@ async def serve(settings: Settings) -> None:
         duties += [
             group.create_task(worker.every(seconds, name, duty), name=name)
             for name, seconds, duty in (
-                ("deliver", DELIVER_SECONDS, delivery.tick),
                 ("deliver", DELIVER_SECONDS, delivery.tick),
                 ("watchdog", WATCHDOG_SECONDS, worker.escalator.watch_over),
                 ("watch", WATCH_SECONDS, worker.watch),
