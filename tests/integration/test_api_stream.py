@@ -326,6 +326,25 @@ async def test_what_a_relative_and_an_integrator_are_told_of_an_alarm(api: Api) 
         assert (theirs["detail"], theirs["owner"], theirs["actions"]) == ({"value": 1}, "nurse", [])
 
 
+async def test_each_side_of_a_resident_needs_its_own_consent(api: Api) -> None:
+    world = api.world
+    world.link("family", "anna", "alarms")
+    async with api.stream("family") as stream:
+        await stream.next("ready")
+        world.alarm("anna")
+        await stream.next("alarm")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                while True:
+                    assert msgspec.json.decode(await stream.socket.recv())["type"] != "status"
+    world.link("family", "anna", "status")
+    async with api.stream("family") as stream:
+        await stream.next("status")
+        world.alarm("anna", "fall")
+        assert (await stream.next("status"))["state"] == "emergency"
+        assert await told(stream) == []
+
+
 async def test_a_withdrawn_permission_ends_what_is_told_within_a_second(api: Api) -> None:
     world = api.world
     async with api.stream("family") as stream:
