@@ -19,7 +19,7 @@ from typing import Final
 
 from anxin.errors import AnxinError
 from chaos.crowd import TICK_SECONDS, Crowd
-from chaos.faults import Fault, Injected, inject, plan
+from chaos.faults import CLOCKS, Fault, Injected, inject, plan
 from chaos.ledger import Book, Ledger, read
 from chaos.notices import Telephones
 from chaos.platform import NotRecovered, Platform
@@ -85,8 +85,11 @@ async def chaos(arguments: argparse.Namespace) -> Run:
         await _all_drained(platform, book)
         record = await told_record(platform.dsn)
         sights = [viewer.sight for viewer in viewers]
+        stored = await stored_rows(platform.dsn, "chaos")
+        if any(one.fault in CLOCKS for one in run.injected):
+            run.silenced = stored.silenced
         run.verdict = [
-            *judge(book, await stored_rows(platform.dsn, "chaos")),
+            *judge(book, stored),
             *judge_telling(record, sights, telephones.told, run.injected, ended_at),
         ]
         run.lateness_seconds = lateness(record, run.injected)
@@ -105,7 +108,7 @@ def _planned(
     if not platform.spool_is_small:
         run.left_out.append("a full disk: only root can mount the small one that it needs")
     if not platform.clock.there:
-        run.left_out.append("clock jumps of the server: they need libfaketime (Debian: faketime)")
+        run.left_out.append("a jump of the server's clock: it needs a C compiler")
     faults = plan(dice, with_full_disk=platform.spool_is_small, with_clock=platform.clock.there)
     if arguments.only:
         faults = [fault for fault in faults if arguments.only in str(fault)]

@@ -99,7 +99,6 @@ class Platform:
             ):
                 self.routes[name] = await cleanup.enter_async_context(Proxy(target, _ANY))
             self._write_proxied_address()
-            self.clock.set(0)
             cleanup.push_async_callback(asyncio.to_thread, self._end_stack)
             await asyncio.to_thread(self.stack.start)
             self._cleanup = cleanup.pop_all()

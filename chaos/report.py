@@ -39,6 +39,8 @@ class Run:
     reconnections: int = 0
     notices: int = 0
     exit_code: int = 0
+    silenced: int | None = None
+    """Emergencies that raised no alarm because the services' clock was an hour behind."""
     lateness_seconds: list[float] = field(default_factory=list)
     verdict: list[Line] = field(default_factory=list)
 
@@ -74,7 +76,7 @@ def report(run: Run, now: datetime) -> str:
 {chr(10).join(claims)}
 
 **{verdict}**
-{chr(10).join([*(f"- not run: {what}" for what in run.left_out), *faults])}
+{chr(10).join([*_limits(run), *faults])}
 {END}
 """
 
@@ -86,6 +88,18 @@ def placed(page: str, section: str) -> str:
     if not (begin and end):
         return f"{page.rstrip()}\n\n{section}"
     return before + section + after
+
+
+def _limits(run: Run) -> list[str]:
+    lines = [f"- not run: {what}" for what in run.left_out]
+    if run.silenced is not None:
+        lines.append(
+            f"- while the services' clock stood an hour behind, {run.silenced} emergencies seemed "
+            "to come from the future: they are kept and flagged, and raised no alarm, which is the "
+            "rule for time stamps more than 2 minutes ahead of the platform's clock. Keep the "
+            "clocks of servers in step (`anxin doctor` compares them)"
+        )
+    return lines
 
 
 def _lateness(run: Run) -> str:

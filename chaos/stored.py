@@ -11,7 +11,8 @@ _READINGS = b"""
            hr, rr, spo2, temp, sbp, dbp, movement
     FROM telemetry WHERE device_key = %(key)s
 """
-_EVENTS = b"SELECT device_key, id FROM events"
+# Flags 2 and 4 are those of a time stamp that the platform took for wrong.
+_EVENTS = b"SELECT device_key, id, flags & 6 <> 0 AS misdated FROM events"
 _ALARMS = b"""
     SELECT s.device_key, a.count
     FROM alarms a JOIN assignments s USING (resident_id) WHERE a.kind = 'sos'
@@ -49,6 +50,8 @@ async def stored_rows(dsn: str, prefix: str) -> Stored:
                 stored.add_reading(name, row["ts_us"], row)
         for row in await (await connection.execute(_EVENTS)).fetchall():
             stored.events[names[row["device_key"]], row["id"]] += 1
+            if row["misdated"]:
+                stored.misdated.add(names[row["device_key"]])
         for row in await (await connection.execute(_ALARMS)).fetchall():
             stored.alarms.append((names[row["device_key"]], row["count"]))
         for row in await (await connection.execute(_QUARANTINED)).fetchall():

@@ -5,6 +5,7 @@ every alarm is told to somebody; every step of the ladder is taken in time, or w
 end of a fault that kept the escalation from working.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ def judge_telling(
         *_judge_frames(record, sights),
         *_judge_notices(record, told, people, faults),
         *_judge_steps(record, taken_at, faults, ended_at),
-        _told_somebody(record, sights, told, ended_at),
+        *_told_somebody(record, sights, told, taken_at, ended_at),
         _answered(record, sights),
         line("a taken alarm calls nobody any more", taken_at, _called_in_vain(record, taken_at)),
         line(
@@ -243,23 +244,36 @@ def _judge_steps(
 
 
 def _told_somebody(
-    record: Record, sights: Sequence[Sight], told: Sequence[Told], ended_at: datetime
-) -> Line:
-    reached = {alarm_id for one in told for alarm_id in one.alarm_ids}
-    reached |= {
-        frame.alarm_id
-        for sight in sights
-        if sight.person.post != "family"
-        for frame in sight.frames
-    }
-    staff = [sight.person for sight in sights if sight.person.post != "family"]
+    record: Record,
+    sights: Sequence[Sight],
+    told: Sequence[Told],
+    taken_at: Mapping[str, datetime],
+    ended_at: datetime,
+) -> list[Line]:
+    staff = [sight for sight in sights if sight.person.post != "family"]
+    called = {alarm_id for one in told for alarm_id in one.alarm_ids}
+    shown = {frame.alarm_id for sight in staff for frame in sight.frames}
+    raised = {one.alarm_id: one.cursor or 0 for one in record.changes if one.change == "raised"}
     old = [
-        one.id
+        one
         for one in record.alarms.values()
         if one.raised_at < ended_at - _TELLING
-        and any(person.may_see(one.path, one.resident_id) for person in staff)
+        and any(
+            sight.begins_after is not None
+            and sight.begins_after < raised.get(one.id, sys.maxsize)
+            and sight.person.may_see(one.path, one.resident_id)
+            for sight in staff
+        )
     ]
-    return line("an alarm is told to somebody", old, [one for one in old if one not in reached])
+    nobody_has = [one for one in old if one.kind == "sos" and one.id not in taken_at]
+    return [
+        line("an alarm is on a screen", old, [one.id for one in old if one.id not in shown]),
+        line(
+            "an alarm that nobody took is told by telephone",
+            nobody_has,
+            [one.id for one in nobody_has if one.id not in called],
+        ),
+    ]
 
 
 def _answered(record: Record, sights: Sequence[Sight]) -> Line:

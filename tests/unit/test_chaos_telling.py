@@ -167,6 +167,11 @@ def take_a_step_early(world: World) -> None:
     world.postpone("1", 2, -1.0)
 
 
+def call_nobody(world: World) -> None:
+    world.told = [one for one in world.told if one.alarm_ids != ("1",)]
+    world.record.deliveries = [replace(one, state="failed") for one in world.record.deliveries]
+
+
 def tell_nobody(world: World) -> None:
     world.record.alarms["3"] = replace(world.record.alarms["1"], id="3", kind="smoke")
 
@@ -212,7 +217,8 @@ IN_TIME = "a step is taken within 2 s of its time, or of the end of a fault"
         (lose_a_step, ["a step of the ladder that was due is taken"]),
         (take_a_step_late, [IN_TIME]),
         (take_a_step_early, ["no step is taken early"]),
-        (tell_nobody, ["an alarm is told to somebody"]),
+        (tell_nobody, ["an alarm is on a screen"]),
+        (call_nobody, ["an alarm that nobody took is told by telephone"]),
         (forget_an_acknowledgement, ["an alarm that somebody was told to have is theirs"]),
         (call_after_it_was_taken, ["a taken alarm calls nobody any more"]),
         (leave_an_alarm_alone, ["an alarm that is not closed has an owner or a timer"]),

@@ -130,6 +130,15 @@ def test_every_harm_is_seen(harm: Callable[[Stored], None], claims: list[str]) -
     assert faulty_claims(stored) == claims
 
 
+def test_a_press_while_the_platforms_clock_is_wrong_is_counted_apart() -> None:
+    stored = stored_as_sent()
+    stored.misdated |= {"button-1", "chaosmisdated-1"}
+    assert stored.silenced == 0
+    stored.alarms.clear()
+    assert stored.silenced == 1
+    assert faulty_claims(stored) == []
+
+
 def test_a_line_written_twice_is_a_fault_of_the_book() -> None:
     assert faulty_claims(stored_as_sent(), LINES) == ["the book holds every event once"]
     assert faulty_claims(stored_as_sent(), [*SENT_ONCE, LINES[0]]) == [
