@@ -1,0 +1,175 @@
+"""The self-test, whole: by MQTT into a running platform, to a station's stream and back."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import msgspec
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+from websockets.asyncio.client import ClientConnection, connect
+
+from anxin.config import Settings
+from anxin.db.pool import Database
+from models.selftest import SelfTests
+from tests.conftest import ADMIN_PASSWORD, Running
+from tests.waiting import eventually
+
+PASSWORD = "a-long-password"
+
+
+class Platform:
+    """A facility with one nurse on a running platform."""
+
+    def __init__(self, running: Running, dsn: str) -> None:
+        """Make the facility."""
+        self.running = running
+        self.dsn = dsn
+        self.admin = self._logged_in("admin", ADMIN_PASSWORD)
+        place = self.admin.post("/places", json={"kind": "facility", "name": "康宁"})
+        self.place_id = int(place.raise_for_status().json()["id"])
+        nurse = {
+            "username": "nurse", "password": PASSWORD, "role": "nurse",
+            "place_id": str(self.place_id),
+        }  # fmt: skip
+        self.admin.post("/users", json=nurse).raise_for_status()
+        self.nurse = self._logged_in("nurse", PASSWORD)
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """Run one query and return its rows."""
+        with psycopg.connect(self.dsn, autocommit=True, row_factory=dict_row) as connection:
+            cursor = connection.execute(query.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    async def station(self) -> ClientConnection:
+        """Open the stream as the nurse."""
+        ticket = self.nurse.post("/stream/tickets").json()["ticket"]
+        address = self.running.url.replace("http", "ws", 1)
+        socket = await connect(f"{address}/api/v1/stream", proxy=None)
+        await say(socket, type="hello", ticket=ticket, cursor=None)
+        return socket
+
+    def _logged_in(self, username: str, password: str) -> httpx.Client:
+        client = httpx.Client(base_url=f"{self.running.url}/api/v1", trust_env=False)
+        body = {"username": username, "password": password}
+        token = client.post("/auth/login", json=body).raise_for_status().json()["access_token"]
+        client.cookies.clear()
+        client.headers["Authorization"] = f"Bearer {token}"
+        return client
+
+
+async def say(socket: ClientConnection, **frame: object) -> None:
+    await socket.send(msgspec.json.encode(frame).decode())
+
+
+async def watch(socket: ClientConnection, *, shows: bool) -> None:
+    """Be a station on duty that shows every alarm, or one that is broken and shows none."""
+    await say(
+        socket, type="station", screen="wall", sound="on", visible=True, on_duty=True,
+        proved_at=datetime.now(UTC).isoformat(),
+    )  # fmt: skip
+    async for text in socket:
+        frame = msgspec.json.decode(text)
+        if shows and frame["type"] == "alarm" and frame["change"] == "raised":
+            assert frame["alarm"]["detail"]["selftest"] is True
+            await say(socket, type="displayed", alarm_id=frame["alarm"]["id"])
+
+
+@pytest.fixture
+def platform(start_anxin: Callable[..., Running], dsn: str) -> Iterator[Platform]:
+    platform = Platform(start_anxin("--database", dsn), dsn)
+    yield platform
+    platform.admin.close()
+    platform.nurse.close()
+
+
+async def test_a_station_on_duty_is_tested_the_whole_way_and_nobody_is_called(
+    platform: Platform,
+) -> None:
+    socket = await platform.station()
+    watching = asyncio.create_task(watch(socket, shows=True))
+    try:
+        done = "SELECT * FROM self_tests WHERE displayed_at IS NOT NULL"
+        (run,) = await eventually(lambda: platform.ask(done), 40, "the self-test is shown")
+        closed = "SELECT * FROM alarms WHERE handling = 'closed'"
+        (alarm,) = await eventually(lambda: platform.ask(closed), 10, "its alarm is closed")
+    finally:
+        watching.cancel()
+        await socket.close()
+    assert (run["failed"], run["place_id"], run["alarm_id"]) == (
+        None, platform.place_id, alarm["id"],
+    )  # fmt: skip
+    assert (alarm["kind"], alarm["outcome"], alarm["resident_id"]) == ("sos", "test", None)
+    assert alarm["subject"] != f"p{platform.place_id}"
+    assert platform.ask("SELECT * FROM escalations") == []
+    assert platform.ask("SELECT * FROM deliveries") == []
+    (seen,) = platform.nurse.get("/self-tests").json()["items"]
+    assert (seen["failed"], seen["alarm_id"]) == (None, str(alarm["id"]))
+    # The bed is made once, and is nobody's.
+    assert len(platform.ask("SELECT * FROM places WHERE name = '自检床'")) == 1
+
+
+async def test_a_test_that_no_screen_shows_is_a_fault_until_one_does(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.selftest.DISPLAY_SECONDS", 3.0)
+    platform.ask(f"INSERT INTO self_tests (place_id) VALUES ({platform.place_id})")
+    platform.ask("UPDATE self_tests SET started_at = now() - interval '200 seconds'")
+    settings = Settings(database=platform.dsn, mqtt=platform.running.mqtt)
+    async with Database(platform.dsn) as database:
+        tests = SelfTests(database, settings.mqtt)
+
+        async def once(*, shows: bool) -> bool | None:
+            socket = await platform.station()
+            watching = asyncio.create_task(watch(socket, shows=shows))
+            try:
+                # The platform's own worker looks every 5 s only: this one is first.
+                platform.ask("UPDATE self_tests SET started_at = now() - interval '301 seconds'")
+                return await tests.run(platform.place_id)
+            finally:
+                watching.cancel()
+                await socket.close()
+
+        assert await once(shows=False) is False
+        (run,) = platform.ask("SELECT * FROM self_tests ORDER BY id DESC LIMIT 1")
+        assert run["failed"] == "not_displayed"
+        fault = (
+            "SELECT priority, condition, detail ->> 'step' AS step"
+            " FROM alarms WHERE kind = 'device_fault'"
+        )
+        assert platform.ask(fault) == [
+            {"priority": 3, "condition": "present", "step": "not_displayed"}
+        ]
+        assert await tests.run(platform.place_id) is None, "it is not due yet"
+        assert await once(shows=True) is True
+        assert platform.ask(fault)[0]["condition"] == "recovered"
+
+
+async def test_nobody_at_the_door_is_a_fault(
+    dsn: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.selftest.PUBLISH_SECONDS", 1.0)
+    with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
+        made = "INSERT INTO places (kind, name) VALUES ('facility', 'A') RETURNING id"
+        place = (connection.execute(made).fetchone() or {})["id"]
+        async with Database(dsn) as database:
+            assert await SelfTests(database, f"127.0.0.1:{free_port}").run(place) is False
+        (run,) = connection.execute("SELECT failed FROM self_tests").fetchall()
+        assert run["failed"] == "not_acknowledged"
+        (alarm,) = connection.execute("SELECT priority, detail FROM alarms").fetchall()
+    assert alarm["priority"] == 3
+    assert alarm["detail"] == {"reason": "selftest_failed", "step": "not_acknowledged"}
+
+
+async def test_a_device_cannot_pass_its_own_alarm_off_as_a_test(platform: Platform) -> None:
+    async with Database(platform.dsn) as database:
+        tests = SelfTests(database, platform.running.mqtt)
+        await tests._secret(platform.place_id)
+        # No self-test runs here, so the event of the test device is an emergency like any other.
+        await tests._publish(platform.place_id, "e1")
+    (alarm,) = platform.ask("SELECT detail FROM alarms WHERE kind = 'sos'")
+    assert "selftest" not in alarm["detail"]
+    assert len(platform.ask("SELECT * FROM escalations")) == 1
