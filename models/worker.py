@@ -22,6 +22,7 @@ from anxin.db.silence import learn_intervals
 from anxin.db.upkeep import Look
 from anxin.errors import AnxinError, DatabaseUnavailable, SettingError
 from anxin.logs import log
+from anxin.notify import delivery
 from anxin.notify.delivery import Delivery
 from models import escalate, watch
 from models.escalate import Escalator
@@ -75,7 +76,7 @@ async def serve(settings: Settings) -> None:
             where = Address.parse(settings.worker_metrics)
             server, _ = start_http_server(where.port, where.host, registry=worker.metrics.registry)
             stack.callback(server.shutdown)
-        delivery = await stack.enter_async_context(Delivery(db, settings))
+        await stack.enter_async_context(worker.delivery)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         bell = asyncio.Event()
         duties = [
@@ -88,7 +89,7 @@ async def serve(settings: Settings) -> None:
         duties += [
             group.create_task(worker.every(seconds, name, duty), name=name)
             for name, seconds, duty in (
-                ("deliver", DELIVER_SECONDS, delivery.tick),
+                ("deliver", DELIVER_SECONDS, worker.delivery.tick),
                 ("watchdog", WATCHDOG_SECONDS, worker.escalator.watch_over),
                 ("watch", WATCH_SECONDS, worker.watch),
                 ("learn", LEARN_SECONDS, worker.learn),
@@ -131,6 +132,7 @@ class Worker:
         self._zone = ZoneInfo(settings.timezone)
         self._timescale: bool | None = None
         self.metrics = Metrics()
+        self.delivery = Delivery(db, settings, delivery.Metrics(self.metrics.registry))
         self.escalator = Escalator(db, self._zone, escalate.Metrics(self.metrics.registry))
 
     async def every(

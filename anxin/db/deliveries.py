@@ -25,6 +25,7 @@ class Letter:
     channel: str
     contact_id: int | None
     attempts: int
+    created_at: datetime
     kind: str
     priority: int
     raised_at: datetime

@@ -32,7 +32,7 @@ WITH living AS MATERIALIZED (
     FROM due WHERE d.id = due.id
     RETURNING d.*
 )
-SELECT d.id, d.key, d.alarm_id, d.channel, d.contact_id, d.attempts,
+SELECT d.id, d.key, d.alarm_id, d.channel, d.contact_id, d.attempts, d.created_at,
        a.kind, a.priority, a.raised_at,
        a.priority = 3 OR a.class IN ('emergency', 'safety') AS urgent,
        r.name, coalesce(here.places, '{}') AS places,

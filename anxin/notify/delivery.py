@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Final, Self
 from zoneinfo import ZoneInfo
 
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
 from anxin.config import Settings
 from anxin.db import contacts, deliveries
 from anxin.db.deliveries import Letter
@@ -46,6 +48,20 @@ LEAVE_SECONDS: Final = 5.0
 _log = log(__name__)
 
 
+class Metrics:
+    """What Prometheus reads of delivery."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register beside the worker's other metrics."""
+        self.outcomes = Counter(
+            "anxin_deliveries", "attempts to deliver", ["channel", "outcome"], registry=registry
+        )
+        self.seconds = Histogram(
+            "anxin_delivery_seconds", "from a delivery being written to its being sent",
+            buckets=(0.1, 0.5, 1, 2, 5, 10, 20, 60, 300), registry=registry,
+        )  # fmt: skip
+
+
 class Delivery:
     """Sends what is due: an async context manager with a `tick` to call every half second."""
 
@@ -53,6 +69,7 @@ class Delivery:
         self,
         database: Database,
         settings: Settings,
+        metrics: Metrics,
         *,
         channels: Mapping[str, Channel] | None = None,
         dice: random.Random | None = None,
@@ -60,6 +77,7 @@ class Delivery:
         """`channels` replaces those of the settings."""
         self._database = database
         self._settings = settings
+        self._metrics = metrics
         self._zone = ZoneInfo(settings.timezone)
         self._channels = channels
         self._dice = dice or random.Random()  # noqa: S311  spreads load, guards nothing
@@ -260,6 +278,9 @@ class Delivery:
                 await asyncio.sleep(0.5)
             else:
                 break
+        self._metrics.outcomes.labels(channel.name, "sent").inc(len(letters))
+        for letter in letters:
+            self._metrics.seconds.observe(max((now - letter.created_at).total_seconds(), 0.0))
         _log.info("delivered", channel=channel.name, deliveries=[one.id for one in letters])
 
     async def _note_failure(
@@ -279,6 +300,8 @@ class Delivery:
             await contacts.note_broke(self._database, first.contact_id, str(error))
         if ends:
             await deliveries.try_next_ways(self._database)
+        outcome = "failed" if ends else "again"
+        self._metrics.outcomes.labels(first.channel, outcome).inc(len(letters))
         _log.warning(
             "not_delivered",
             channel=first.channel,

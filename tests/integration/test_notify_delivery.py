@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from anxin.config import Settings
 from anxin.db.pool import Database
 from anxin.notify.channel import Channel, Contact, Receipt, Sent
-from anxin.notify.delivery import MOST_ATTEMPTS, Delivery
+from anxin.notify.delivery import MOST_ATTEMPTS, Delivery, Metrics
 from anxin.notify.notice import Notice
 from tests import recording
 from tests.factories import Ward
@@ -100,7 +101,10 @@ async def working(
 ) -> AsyncIterator[Delivery]:
     """Lend a delivery worker that ticks when it is told to."""
     chosen = Settings(database=dsn, allow_private_webhooks=True, **settings)
-    async with Database(dsn, size=4) as db, Delivery(db, chosen, channels=channels) as delivery:
+    async with (
+        Database(dsn, size=4) as db,
+        Delivery(db, chosen, Metrics(CollectorRegistry()), channels=channels) as delivery,
+    ):
         yield delivery
 
 
