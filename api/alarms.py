@@ -41,6 +41,8 @@ class SeenAlarm(BaseModel):
     late: bool
     owner: str | None
     snoozed_until: datetime | None
+    condition_delay_s: float
+    signal_delay_s: float | None
     detail: dict[str, Any]
     actions: list[Action]
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from anxin.db.alarms import WrongState
+from anxin.db.roster import Unreliable
 from anxin.errors import AnxinError, Conflict, DatabaseUnavailable, NotFound
 from anxin.logs import log
 from api.alarm_view import plain_alarm
@@ -93,6 +94,8 @@ def problem(
 async def _on_our_error(_: Request, error: Exception) -> Response:
     if isinstance(error, WrongState):
         return problem(HTTPStatus.CONFLICT, str(error), alarm=plain_alarm(error.alarm))
+    if isinstance(error, Unreliable):
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), faults=error.faults)
     for kind in type(error).__mro__:
         if kind in STATUS:
             return problem(STATUS[kind], str(error))
