@@ -11,6 +11,7 @@ import pytest
 from anxin import rules
 from anxin.cli import COMMANDS
 from anxin.config import SECRETS, Settings
+from anxin.db.pool import Database
 from anxin.db.users import Role
 from api import metrics as api_metrics
 from ingest import columns
@@ -110,7 +111,7 @@ async def test_operations_names_every_metric_of_every_process() -> None:
     service = IngestService(Settings(database="postgresql://nowhere"))
     registries = (
         IngestCollector.registry(service, []),
-        worker.Metrics().registry,
+        worker.Worker(Database("postgresql://nowhere"), Settings()).metrics.registry,
         api_metrics.Metrics().registry,
     )
     there = {
