@@ -65,7 +65,7 @@ async def chaos(arguments: argparse.Namespace) -> Run:
         Platform(arguments.http, arguments.mqtt) as platform,
     ):
         faults = _planned(arguments, dice, platform, run)
-        presses = int(100 + 5 * max(arguments.seconds, len(faults) * (arguments.hold + 6)))
+        presses = int(100 + 3 * max(arguments.seconds, len(faults) * (arguments.hold + 6)))
         town = await found(
             platform.dsn, telephones.address, steady=arguments.devices, buttons=presses
         )

@@ -20,6 +20,7 @@ WEATHERS: Final = {
     "nothing comes down": Weather(held=frozenset({Way.DOWN})),
     "nothing passes": Weather(held=frozenset(Way)),
     "cut after 2,000 bytes": Weather(cut_after_bytes=2_000),
+    "refused": Weather(refused=True),
 }
 """Weather that a route can have for a while."""
 
@@ -167,9 +168,9 @@ async def _jump(platform: Platform, fault: Fault, hold_seconds: float) -> list[i
 
 
 async def _fill_the_disk(platform: Platform, _fault: Fault, hold_seconds: float) -> list[int]:
-    """Fill the spool's disk to the last page while the database is frozen."""
+    """Fill the spool's disk to the last page while no service reaches the database."""
     async with _balloon(platform):
-        return await _freeze(platform, Fault("SIGSTOP", "postgres"), hold_seconds)
+        return await _bad_weather(platform, Fault("refused", "database"), hold_seconds)
 
 
 @asynccontextmanager

@@ -31,6 +31,8 @@ class Weather:
     """In these directions nothing arrives; it does once the weather changes."""
     cut_after_bytes: int | None = None
     """Each connection is reset once so many bytes went up since the change."""
+    refused: bool = False
+    """New connections are reset at once."""
 
 
 CALM: Final = Weather()
@@ -81,12 +83,17 @@ class Proxy:
         await asyncio.gather(*self._serving)
 
     def set(self, weather: Weather) -> None:
-        """Treat every byte like this from now on, in open connections as well."""
+        """Treat every byte like this from now on, in open connections as well.
+
+        A route that refuses ends the open ones, too.
+        """
         self._weather = weather
         for route in self._routes:
             route.went_up = 0
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        if weather.refused:
+            self.reset()
 
     def reset(self) -> int:
         """Reset both legs of every connection and return how many there were."""
@@ -129,6 +136,9 @@ class Proxy:
         task.add_done_callback(self._serving.discard)
 
     async def _serve(self, client: "_Leg") -> None:
+        if self._weather.refused:
+            client[1].transport.abort()
+            return
         try:
             server = await asyncio.open_connection(self.target.host, self.target.port)
         except OSError:

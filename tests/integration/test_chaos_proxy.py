@@ -130,6 +130,22 @@ async def test_a_cut_lets_exactly_so_many_bytes_pass(echo: tuple[Echo, Proxy]) -
     writer.close()
 
 
+async def test_a_route_that_refuses_ends_what_is_open_and_lets_nobody_in(
+    echo: tuple[Echo, Proxy],
+) -> None:
+    server, proxy = echo
+    reader, writer = await connected(proxy)
+    proxy.set(Weather(refused=True))
+    assert await ended(reader)
+    await eventually(lambda: server.open == 0)
+    second, second_writer = await asyncio.open_connection(proxy.listen.host, proxy.listen.port)
+    assert await ended(second)
+    proxy.set(CALM)
+    _, third_writer = await connected(proxy)
+    for one in (writer, second_writer, third_writer):
+        one.close()
+
+
 @pytest.mark.parametrize("side", Way)
 async def test_half_open_means_that_one_end_is_not_told(
     echo: tuple[Echo, Proxy], side: Way
