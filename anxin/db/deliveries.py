@@ -62,7 +62,8 @@ class SeenDelivery:
 async def hold(connection: Connection, worker: int) -> bool:
     """Show that this worker lives for as long as the connection does; False: the number is taken.
 
-    The connection must be in autocommit mode.
+    Asked again it tells that the connection is still there, or raises DatabaseUnavailable. The
+    connection must be in autocommit mode.
     """
     async with translated():
         row = await (

@@ -1,6 +1,8 @@
 -- name: hold
 -- Held for as long as the connection lives: by this others know that a claim is not abandoned.
-SELECT pg_try_advisory_lock(4155023, %(worker)s::integer) AS held
+SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 4155023
+               AND objid = %(worker)s::integer::oid AND pid = pg_backend_pid())
+       OR pg_try_advisory_lock(4155023, %(worker)s::integer) AS held
 
 -- name: claim
 -- What is due, urgent or calm, and what a worker that is no more had claimed. A claim itself
@@ -138,17 +140,19 @@ ON CONFLICT (key) DO NOTHING
 
 -- name: bridge
 -- The receipts of the stream are those of the station's deliveries: of the person's own screens, or
--- of any where the delivery names nobody. Who takes the alarm has had every notice of it.
+-- of any of staff where the delivery names nobody. Who takes the alarm has had every notice of it.
 WITH seen AS MATERIALIZED (
-    SELECT d.id, d.state,
-           (SELECT min(r.at) FROM receipts r WHERE r.alarm_id = d.alarm_id AND r.kind = 'displayed'
-              AND (d.user_id IS NULL OR r.user_id = d.user_id)) AS displayed_at,
-           (SELECT min(r.at) FROM receipts r WHERE r.alarm_id = d.alarm_id AND r.kind = 'received'
-              AND (d.user_id IS NULL OR r.user_id = d.user_id)) AS received_at,
+    SELECT d.id, d.state, d.channel, r.displayed_at, r.received_at,
            a.owner_id IS NOT NULL AND a.owner_id = d.user_id
-               AND a.handling IN ('acknowledged', 'on_site') AS taken,
-           d.channel
+               AND a.handling IN ('acknowledged', 'on_site') AS taken
     FROM alarms a JOIN deliveries d ON d.alarm_id = a.id
+    CROSS JOIN LATERAL (
+        SELECT min(r.at) FILTER (WHERE r.kind = 'displayed') AS displayed_at,
+               min(r.at) FILTER (WHERE r.kind = 'received') AS received_at
+        FROM receipts r JOIN users u ON u.id = r.user_id
+        WHERE d.channel = 'station' AND r.alarm_id = d.alarm_id
+          AND (r.user_id = d.user_id OR d.user_id IS NULL AND u.role <> 'family')
+    ) AS r
     WHERE a.handling <> 'closed' AND d.state IN ('sent', 'delivered', 'displayed')
       AND (d.channel = 'station' OR a.owner_id = d.user_id)
 )

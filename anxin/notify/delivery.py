@@ -148,15 +148,20 @@ class Delivery:
             task.result()
 
     async def _show_life(self) -> None:
-        if self._sign is not None and self._sign.closed:
-            self._sign = None
-        if self._sign is None:
-            self._sign = await connect(
-                self._database.dsn, autocommit=True, application="anxin delivery"
-            )
+        """Hold the lock that says whose claims ours are; without it others take them over."""
+        try:
+            if self._sign is not None and await deliveries.hold(self._sign, self._worker):
+                return
+        except DatabaseUnavailable:
+            _log.warning("delivery_lost_its_lock")
+        if self._sign is not None:
+            await self._sign.close()
+        self._sign = await connect(
+            self._database.dsn, autocommit=True, application="anxin delivery"
+        )
+        self._worker = secrets.randbelow(2**31 - 1) + 1
+        while not await deliveries.hold(self._sign, self._worker):
             self._worker = secrets.randbelow(2**31 - 1) + 1
-            while not await deliveries.hold(self._sign, self._worker):
-                self._worker = secrets.randbelow(2**31 - 1) + 1
 
     def _channel(self, name: str) -> Channel | None:
         return (self._channels or {}).get(name)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,6 +14,7 @@ from anxin.db.pool import Database
 from anxin.notify.channel import Channel, Contact, Receipt, Sent
 from anxin.notify.delivery import MOST_ATTEMPTS, Delivery, Metrics
 from anxin.notify.notice import Notice
+from models import escalate
 from tests import recording
 from tests.factories import Ward
 from tests.recording import Provider, Reply
@@ -285,6 +287,50 @@ async def test_the_wall_is_sent_at_once_and_displayed_by_the_receipt_of_the_stre
     assert plain.sent == []
 
 
+async def test_the_wall_itself_is_displayed_by_a_screen_of_staff_and_not_by_a_relatives(
+    house: House, dsn: str
+) -> None:
+    alarm = house.alarm()
+    house.delivery(alarm, None, "station")
+    house.db.execute("UPDATE deliveries SET user_id = NULL, state = 'sent'")
+    relative = house._id(
+        "INSERT INTO users (username, password_hash, role) VALUES ('son', '-', 'family') {}"
+    )
+    saw = "INSERT INTO receipts (alarm_id, user_id, kind) VALUES (%s, %s, 'displayed')"
+    async with working(dsn) as delivery:
+        house.db.execute(saw, [alarm, relative])
+        await once(delivery)
+        assert house.states() == ["sent"]
+        house.db.execute(saw, [alarm, house.nurse])
+        await once(delivery)
+        assert house.states() == ["displayed"]
+
+
+async def test_the_ladder_calls_and_the_worker_delivers(house: House, dsn: str) -> None:
+    async with Provider(recording.wecom).serving() as robot, working(dsn) as delivery:
+        house.contact(robot.address, "wecom", robot=True)
+        house.alarm()
+        async with Database(dsn) as db:
+            metrics = escalate.Metrics(CollectorRegistry())
+            escalator = escalate.Escalator(db, ZoneInfo("Asia/Shanghai"), metrics)
+
+            async def told() -> bool:
+                house.db.execute(
+                    "UPDATE escalations SET began_at = began_at - interval '31 seconds',"
+                    " due_at = due_at - interval '31 seconds'"
+                )
+                await escalator.sweep()
+                await once(delivery)
+                return bool(robot.heard)
+
+            await eventually(told, 10)
+    (heard,) = robot.heard
+    assert "紧急呼叫" in heard.json["text"]["content"]
+    sent = house.rows("SELECT channel, audience FROM deliveries WHERE state = 'sent'")
+    assert {"channel": "wecom", "audience": "robot"} in sent
+    assert {"channel": "station", "audience": "wall"} in sent
+
+
 async def test_a_storm_at_a_robot_becomes_one_message_that_names_all_and_no_emergency_waits(
     house: House, dsn: str
 ) -> None:
@@ -402,6 +448,25 @@ async def test_what_a_dead_worker_held_is_sent_by_another_at_once_with_the_same_
         dying._hands.clear()
     assert [key for key, _ in stuck.sent] == [key for key, _ in taker.sent]
     assert house.states() == ["sent"]
+
+
+async def test_a_worker_whose_lock_was_lost_takes_another_and_goes_on(
+    house: House, stub: Provider, dsn: str
+) -> None:
+    contact = house.contact(stub.address)
+    async with working(dsn) as delivery:
+        await once(delivery)
+        before = delivery._worker
+        house.db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'anxin delivery' AND datname = current_database()"
+        )
+        house.delivery(house.alarm(), contact)
+        assert await once(delivery) == 1
+        assert delivery._worker != before
+    assert house.states() == ["sent"]
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 4155023"
+    await eventually(lambda: house.value(held) == 0)
 
 
 async def test_a_slow_provider_does_not_hold_up_an_emergency(house: House, dsn: str) -> None:
