@@ -66,6 +66,13 @@ export interface Alarm {
   actions: Action[]
 }
 
+export interface SelfTest {
+  id: string
+  started_at: string
+  displayed_at: string | null
+  failed: string | null
+}
+
 export interface CareEvent {
   id: string
   type: string

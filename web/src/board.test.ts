@@ -48,6 +48,17 @@ describe('frames', () => {
     expect(told.cursor).toBe(15)
   })
 
+  it('of a self-test move the cursor and are no alarms', () => {
+    const test = alarm('9', { resident_id: null, detail: { selftest: true } })
+    const after = applyFrame(told, frame(16, test))
+    expect(after.cursor).toBe(16)
+    expect(pending(after)).toEqual(pending(told))
+    expect(pending(applySnapshot(told, [test], []))).toEqual([])
+    // The mark alone silences nobody's call.
+    const call = alarm('10', { detail: { selftest: true } })
+    expect(audible(pending(applyFrame(told, frame(16, call))), T0)).toBe('high')
+  })
+
   it('told again change nothing', () => {
     expect(story.reduce(applyFrame, told)).toBe(told)
   })

@@ -26,10 +26,16 @@ export const MARKS: Record<Priority, string> = { high: '!!!', medium: '!!', low:
 
 export const EMPTY: Board = { cursor: null, entries: new Map() }
 
+/** The platform's own test of the alarm's way: it is shown as proof, never as an alarm. */
+export function isSelfTest(alarm: Alarm): boolean {
+  return alarm.detail.selftest === true && alarm.resident_id === null
+}
+
 export function applyFrame(board: Board, frame: AlarmFrame): Board {
   if (board.cursor !== null && frame.cursor <= board.cursor) return board
   const have = board.entries.get(frame.alarm.id)
   const entries = new Map(board.entries)
+  if (isSelfTest(frame.alarm)) return { ...board, cursor: frame.cursor }
   if (!(have?.ahead && isOlder(frame.alarm, have.alarm))) {
     entries.set(frame.alarm.id, { alarm: frame.alarm, ahead: false })
   }
@@ -39,7 +45,7 @@ export function applyFrame(board: Board, frame: AlarmFrame): Board {
 /** Put a freshly read list in place of the board, then what the stream said since it was asked for. */
 export function applySnapshot(board: Board, alarms: Alarm[], since: AlarmFrame[]): Board {
   const entries = new Map<string, Entry>(
-    alarms.map((alarm) => [alarm.id, { alarm, ahead: true }]),
+    alarms.filter((alarm) => !isSelfTest(alarm)).map((alarm) => [alarm.id, { alarm, ahead: true }]),
   )
   const first = since[0]
   let fresh: Board = { cursor: first ? first.cursor - 1 : null, entries: forgetOldClosed(entries) }

@@ -42,6 +42,7 @@ export function burst(priority: Priority): Burst {
 }
 
 const WANTED = 'anxin.sound'
+const PROOF_MS = 400
 
 /** Whether this screen was asked to sound; remembered across reloads. */
 export const wanted = ref(localStorage.getItem(WANTED) !== 'off')
@@ -110,6 +111,27 @@ export function play(priority: Priority): number {
     oscillator.stop(start + at + pulse_s)
   }
   return length
+}
+
+/** Whether sound really comes out of the browser: a faint tone is measured, and time goes on. */
+export async function prove(): Promise<boolean> {
+  if (!context || !wave || context.state !== 'running' || !wanted.value) return false
+  const oscillator = context.createOscillator()
+  const analyser = context.createAnalyser()
+  const faint = context.createGain()
+  oscillator.setPeriodicWave(wave)
+  faint.gain.value = 0.0001
+  oscillator.connect(analyser).connect(faint).connect(context.destination)
+  const before = context.currentTime
+  oscillator.start()
+  await new Promise((done) => setTimeout(done, PROOF_MS))
+  const samples = new Float32Array(analyser.fftSize)
+  analyser.getFloatTimeDomainData(samples)
+  oscillator.stop()
+  oscillator.disconnect()
+  faint.disconnect()
+  const goes_on = context.currentTime - before > PROOF_MS / 4000
+  return goes_on && samples.some((sample) => Math.abs(sample) > 0.01)
 }
 
 function restart(): void {

@@ -13,11 +13,22 @@ import {
   type Outcome,
   type Place,
   type Resident,
+  type SelfTest,
   type Status,
   type Vitals,
 } from './api'
-import { EMPTY, applyAnswer, applyFrame, applySnapshot, audible, closed, pending } from './board'
+import {
+  EMPTY,
+  applyAnswer,
+  applyFrame,
+  applySnapshot,
+  audible,
+  closed,
+  isSelfTest,
+  pending,
+} from './board'
 import { now } from './clock'
+import { useDuty } from './duty'
 import { sessionEnded } from './session'
 import * as sound from './sound'
 import { Stream } from './stream'
@@ -33,7 +44,7 @@ export type Point = [at_ms: number, value: number]
 export type Fault = { status: number; detail: string }
 export type Station = ReturnType<typeof useStation>
 
-export function useStation() {
+export function useStation(username: string) {
   const board = shallowRef(EMPTY)
   const alarms_read = ref(false)
   const residents = shallowRef<Resident[] | null>(null)
@@ -53,6 +64,7 @@ export function useStation() {
   const timers = [
     setInterval(() => connection.is_up && void readAlarms(), RECONCILE_MS),
     setInterval(() => connection.is_up && void readPeople(), PEOPLE_MS),
+    setInterval(() => connection.is_up && void readSelfTests(), RECONCILE_MS),
   ]
   const stream = new Stream({
     cursor: () => board.value.cursor,
@@ -63,10 +75,13 @@ export function useStation() {
       connection.was_up = true
       void readAlarms()
       void readPeople()
+      void readSelfTests()
       sendReceipts()
+      duty.report()
     },
     ended: sessionEnded,
   })
+  const duty = useDuty(username, (frame) => connection.is_up && stream.send(frame))
   stream.start()
   onScopeDispose(() => {
     stream.stop()
@@ -76,6 +91,7 @@ export function useStation() {
 
   function receive(frame: Frame): void {
     connection.heard_at = serverNow()
+    duty.tick()
     switch (frame.type) {
       case 'ready':
         // A kept cursor stays: what came after it is still to be sent.
@@ -106,6 +122,10 @@ export function useStation() {
     for (const since of readings) since.push(frame)
     stream.send({ type: 'received', cursor: frame.cursor })
     if (before === board.value) return
+    if (isSelfTest(frame.alarm)) {
+      receiveSelfTest(frame)
+      return
+    }
     if (frame.change === 'raised' || frame.change === 'priority') newest.value = frame.alarm
     const { resident_id } = frame.alarm
     if (resident_id && residents.value && !residents.value.some(({ id }) => id === resident_id)) {
@@ -181,6 +201,26 @@ export function useStation() {
     }
   }
 
+  // ---- the platform's test of its own way to this screen
+
+  const tested_at = ref<number | null>(null)
+
+  function receiveSelfTest(frame: AlarmFrame): void {
+    if (frame.alarm.handling === 'closed') void readSelfTests()
+    // A page that nobody can see has not shown it.
+    else if (document.visibilityState === 'visible') noteDisplayed(frame.alarm)
+  }
+
+  async function readSelfTests(): Promise<void> {
+    try {
+      const runs = await list<SelfTest>('/self-tests', 10)
+      const shown = runs.flatMap(({ displayed_at }) => (displayed_at ? [Date.parse(displayed_at)] : []))
+      tested_at.value = shown.length ? Math.max(...shown) : null
+    } catch (error) {
+      faultOf(error) // Its age goes on growing on the screen, which is what has to be seen.
+    }
+  }
+
   // ---- residents and their values
 
   const heard = new Map<string, number>()
@@ -253,6 +293,8 @@ export function useStation() {
     statuses,
     trends,
     connection,
+    duty,
+    tested_at,
     act,
     noteDisplayed,
     readPeople,
