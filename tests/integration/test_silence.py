@@ -10,6 +10,7 @@ from anxin.db.pool import Database
 from anxin.db.silence import learn_intervals, note_listening
 from models.worker import Worker
 from tests.factories import Ward
+from tests.integration.api_world import running, settle
 
 
 @pytest.fixture
@@ -224,3 +225,51 @@ async def test_the_interval_of_a_battery_sensor_is_learned_and_kept(ward: Ward, 
         assert await learn_intervals(db, slice_=0, slices=1) == 0
     rows: list[dict[str, Any]] = ward.rows("SELECT usual_interval_seconds AS s FROM device_states")
     assert [round(row["s"]) for row in rows] == [pytest.approx(21_600, abs=61)]
+
+
+async def test_the_api_shows_how_devices_are_heard_and_takes_their_gateway(dsn: str) -> None:
+    async with running(settle(dsn)) as api:
+        world = api.world
+        world.device("mat", "A", "anna")
+        world.device("gw", "A")
+        world.device("far", "B")
+        world.ask("UPDATE devices SET kind = 'gateway' WHERE id IN ('gw', 'far')")
+        supervisor, mat = api["supervisor"], "/devices/mat"
+        shown = (await supervisor.get(mat)).json()
+        assert (shown["monitoring"], shown["gateway_id"]) == ("network-error", None)
+        changed = await supervisor.patch(mat, json={"gateway_id": "gw"})
+        assert (changed.status_code, changed.json()["gateway_id"]) == (200, "gw")
+        for wrong, status in (("far", 404), ("nowhere", 404), ("mat", 409)):
+            refused = await supervisor.patch(mat, json={"gateway_id": wrong})
+            assert refused.status_code == status, wrong
+        assert (await supervisor.patch(mat, json={"name": "M"})).json()["gateway_id"] == "gw"
+        cleared = await supervisor.patch(mat, json={"gateway_id": None})
+        assert cleared.json()["gateway_id"] is None
+        items = (await supervisor.get("/devices")).json()["items"]
+        assert {one["id"]: one["monitoring"] for one in items} == {
+            "mat": "network-error", "gw": "undeployed",
+        }  # fmt: skip
+
+
+async def test_the_status_of_a_resident_tells_how_the_resident_is_monitored(dsn: str) -> None:
+    async with running(settle(dsn)) as api:
+        world = api.world
+        path = f"/residents/{world.ids['anna']}/status"
+
+        async def monitoring(user: str = "nurse") -> str:
+            word: str = (await api[user].get(path)).json()["monitoring"]
+            return word
+
+        assert await monitoring() == "undeployed"
+        world.device("mat", "A", "anna")
+        assert await monitoring() == "network-error"
+        world.ask(
+            "INSERT INTO latest (device_key, ts, received_at, metrics)"
+            ' SELECT key, now(), now(), \'{"presence": ["absent", 0]}\' FROM devices'
+        )
+        assert await monitoring() == "absent"
+        world.link("family", "anna", "status")
+        assert await monitoring("family") == "present"
+        world.ask("UPDATE latest SET received_at = now() - interval '4 minutes'")
+        world.ask("INSERT INTO device_states (device_key, heard_at) SELECT key, now() FROM devices")
+        assert await monitoring() == "sensor-error"

@@ -22,12 +22,15 @@ BEGIN
     END IF;
 END $$;
 
+-- Those that reach into the last two days: no device is given longer.
 CREATE VIEW deaf_spells AS
 SELECT from_at, coalesce(next_at, clock_timestamp()) AS to_at, next_at IS NULL AS lasts,
        coalesce(kept, false) AS kept
 FROM (SELECT until_at AS from_at, lead(began_at) OVER (ORDER BY id) AS next_at,
              lead(kept) OVER (ORDER BY id) AS kept
-      FROM listening) AS spells
+      FROM listening
+      WHERE id >= coalesce((SELECT max(id) FROM listening
+                            WHERE until_at < now() - interval '2 days'), 0)) AS spells
 WHERE coalesce(next_at, clock_timestamp()) > from_at + interval '15 seconds';
 
 -- How much of the time since a moment does not count against a device: the platform was deaf, or
@@ -69,11 +72,13 @@ SELECT device_key, device_id, kind, resident_id, place_id, care_level, gateway_k
             WHEN blind THEN 'measurement' END AS clock
 FROM (
     SELECT d.*, never_heard, quiet_since,
-           deployed AND CASE WHEN quiet_since < now() - allowed
-                THEN quiet_since < now() - allowed - deaf_since(quiet_since) END AS lost,
+           deployed AND CASE WHEN quiet_since >= now() - allowed THEN false
+                WHEN quiet_since >= deaf_until THEN true
+                ELSE quiet_since < now() - allowed - deaf_since(quiet_since) END AS lost,
            deployed AND measures AND NOT never_heard
-               AND CASE WHEN blind_since < now() - allowed
-                   THEN blind_since < now() - allowed - deaf_since(blind_since) END AS blind
+               AND CASE WHEN blind_since >= now() - allowed THEN false
+                   WHEN blind_since >= deaf_until THEN true
+                   ELSE blind_since < now() - allowed - deaf_since(blind_since) END AS blind
     FROM (
         SELECT d.key AS device_key, d.id AS device_id, d.kind, d.gateway_key, r.id AS resident_id,
                coalesce(r.place_id, d.place_id) AS place_id,
@@ -111,6 +116,9 @@ FROM (
                     WHEN waits_to_be_used THEN 90000
                     ELSE 600 END * interval '1 second' AS allowed
     ) AS limits
+    -- Only what was quiet before the last of our own spells needs a closer look.
+    CROSS JOIN (SELECT coalesce(max(to_at) + interval '60 seconds', '-infinity') AS deaf_until
+                FROM deaf_spells) AS ours
 ) AS d;
 
 -- Whose gateway or place is missed, or was until lately, is looked up by subject.
