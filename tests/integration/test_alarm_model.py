@@ -396,7 +396,7 @@ def life(dsn: str) -> Iterator[type[Life]]:
     home.close()
 
 
-@pytest.mark.timeout(max(180, EXAMPLES * 2))
+@pytest.mark.timeout(600 + EXAMPLES * 2)  # a failure takes up to five minutes to be made small
 def test_whatever_happens_to_alarms_happens_as_in_the_model(life: type[Life]) -> None:
     run_state_machine_as_test(
         life,

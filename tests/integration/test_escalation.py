@@ -1,7 +1,11 @@
 """Escalation on a real Postgres: every step at its time, to the right people, none forgotten."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +22,7 @@ from anxin.db.scope import EVERYTHING
 from anxin.escalation import DEFAULT_LADDERS
 from models.escalate import Escalator, Metrics
 from tests.factories import Ward
+from tests.waiting import wait_until
 
 
 class Home(Ward):
@@ -443,3 +448,35 @@ def test_the_alarm_tells_both_delays(home: Home) -> None:
     )
     seen = home.value("SELECT alarm_object(a) FROM alarms a")
     assert (seen["condition_delay_s"], seen["signal_delay_s"]) == (1.5, 0.25)
+
+
+def test_a_killed_worker_s_timers_go_on_with_another(dsn: str, home: Home) -> None:
+    home.shift(home.user("a"), "first")
+    home.shift(home.user("b"), "second")
+
+    def working() -> int:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'anxin doorbell'"
+        return int(home.value(f"{query} AND datname = current_database()"))
+
+    def told(count: int) -> bool:
+        return int(home.value("SELECT count(*) FROM deliveries")) == count
+
+    with ExitStack() as stack:
+        workers = []
+        for _ in range(2):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "anxin.cli", "worker"],
+                env=os.environ | {"ANXIN_DATABASE": dsn},
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            workers.append(process)
+        wait_until(lambda: working() == 2, 60, "both workers listen")
+        home.alarm()
+        wait_until(lambda: told(2), 2, "the first rung")
+        workers[0].kill()
+        home.pass_time(30)
+        wait_until(lambda: told(3), 2, "the second rung, by the other worker")
+        home.alarm(3, "fall")
+        wait_until(lambda: told(5), 2, "the first rung of another alarm")
