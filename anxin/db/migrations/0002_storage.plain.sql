@@ -195,25 +195,29 @@ BEGIN
     GET DIAGNOSTICS rolled = ROW_COUNT;
     ANALYZE rolling;
     INSERT INTO minute_rollup
-    SELECT r.device_key, r.minute,
-    count(hr)::integer AS hr_n, avg(hr)::double precision AS hr_mean, min(hr)::real AS hr_min, max(hr)::real AS hr_max,
-    count(rr)::integer AS rr_n, avg(rr)::double precision AS rr_mean, min(rr)::real AS rr_min, max(rr)::real AS rr_max,
-    count(spo2)::integer AS spo2_n, avg(spo2)::double precision AS spo2_mean, min(spo2)::real AS spo2_min, max(spo2)::real AS spo2_max,
-    count(temp)::integer AS temp_n, avg(temp)::double precision AS temp_mean, min(temp)::real AS temp_min, max(temp)::real AS temp_max,
-    count(sbp)::integer AS sbp_n, avg(sbp)::double precision AS sbp_mean, min(sbp)::real AS sbp_min, max(sbp)::real AS sbp_max,
-    count(dbp)::integer AS dbp_n, avg(dbp)::double precision AS dbp_mean, min(dbp)::real AS dbp_min, max(dbp)::real AS dbp_max,
-    count(glucose)::integer AS glucose_n, avg(glucose)::double precision AS glucose_mean, min(glucose)::real AS glucose_min, max(glucose)::real AS glucose_max,
-    count(weight)::integer AS weight_n, avg(weight)::double precision AS weight_mean, min(weight)::real AS weight_min, max(weight)::real AS weight_max,
-    count(steps)::integer AS steps_n, avg(steps)::double precision AS steps_mean, min(steps)::real AS steps_min, max(steps)::real AS steps_max,
-    count(movement)::integer AS movement_n, avg(movement)::double precision AS movement_mean, min(movement)::real AS movement_min, max(movement)::real AS movement_max,
-    count(battery)::integer AS battery_n, avg(battery)::double precision AS battery_mean, min(battery)::real AS battery_min, max(battery)::real AS battery_max,
-    count(rssi)::integer AS rssi_n, avg(rssi)::double precision AS rssi_mean, min(rssi)::real AS rssi_min, max(rssi)::real AS rssi_max,
-    count(room_temp)::integer AS room_temp_n, avg(room_temp)::double precision AS room_temp_mean, min(room_temp)::real AS room_temp_min, max(room_temp)::real AS room_temp_max,
-    count(humidity)::integer AS humidity_n, avg(humidity)::double precision AS humidity_mean, min(humidity)::real AS humidity_min, max(humidity)::real AS humidity_max
-    FROM rolling r
-    JOIN telemetry t ON t.device_key = r.device_key
-        AND t.ts >= r.minute AND t.ts < r.minute + interval '1 minute'
-    GROUP BY r.device_key, r.minute
+    -- LATERAL: each minute by the index, also while the planner has no statistics of the readings.
+    SELECT r.device_key, r.minute, m.*
+    FROM rolling r CROSS JOIN LATERAL (
+        SELECT
+        count(hr)::integer AS hr_n, avg(hr)::double precision AS hr_mean, min(hr)::real AS hr_min, max(hr)::real AS hr_max,
+        count(rr)::integer AS rr_n, avg(rr)::double precision AS rr_mean, min(rr)::real AS rr_min, max(rr)::real AS rr_max,
+        count(spo2)::integer AS spo2_n, avg(spo2)::double precision AS spo2_mean, min(spo2)::real AS spo2_min, max(spo2)::real AS spo2_max,
+        count(temp)::integer AS temp_n, avg(temp)::double precision AS temp_mean, min(temp)::real AS temp_min, max(temp)::real AS temp_max,
+        count(sbp)::integer AS sbp_n, avg(sbp)::double precision AS sbp_mean, min(sbp)::real AS sbp_min, max(sbp)::real AS sbp_max,
+        count(dbp)::integer AS dbp_n, avg(dbp)::double precision AS dbp_mean, min(dbp)::real AS dbp_min, max(dbp)::real AS dbp_max,
+        count(glucose)::integer AS glucose_n, avg(glucose)::double precision AS glucose_mean, min(glucose)::real AS glucose_min, max(glucose)::real AS glucose_max,
+        count(weight)::integer AS weight_n, avg(weight)::double precision AS weight_mean, min(weight)::real AS weight_min, max(weight)::real AS weight_max,
+        count(steps)::integer AS steps_n, avg(steps)::double precision AS steps_mean, min(steps)::real AS steps_min, max(steps)::real AS steps_max,
+        count(movement)::integer AS movement_n, avg(movement)::double precision AS movement_mean, min(movement)::real AS movement_min, max(movement)::real AS movement_max,
+        count(battery)::integer AS battery_n, avg(battery)::double precision AS battery_mean, min(battery)::real AS battery_min, max(battery)::real AS battery_max,
+        count(rssi)::integer AS rssi_n, avg(rssi)::double precision AS rssi_mean, min(rssi)::real AS rssi_min, max(rssi)::real AS rssi_max,
+        count(room_temp)::integer AS room_temp_n, avg(room_temp)::double precision AS room_temp_mean, min(room_temp)::real AS room_temp_min, max(room_temp)::real AS room_temp_max,
+        count(humidity)::integer AS humidity_n, avg(humidity)::double precision AS humidity_mean, min(humidity)::real AS humidity_min, max(humidity)::real AS humidity_max
+        FROM telemetry t
+        WHERE t.device_key = r.device_key
+          AND t.ts >= r.minute AND t.ts < r.minute + interval '1 minute'
+        HAVING count(*) > 0
+    ) AS m
     ORDER BY r.device_key, r.minute
     ON CONFLICT (device_key, bucket) DO UPDATE SET
         hr_n = excluded.hr_n, hr_mean = excluded.hr_mean, hr_min = excluded.hr_min, hr_max = excluded.hr_max,
