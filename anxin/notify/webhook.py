@@ -39,7 +39,9 @@ class Webhook:
 
 
 def sign(secret: str, body: bytes, now_s: int) -> dict[str, str]:
-    """Return the headers that prove who sent a body, and when."""
+    """Return the headers that prove who sent a body, and when; none without a secret."""
+    if not secret:
+        return {}
     text = str(now_s).encode() + b"." + body
     digest = hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()
     return {"x-anxin-timestamp": str(now_s), "x-anxin-signature": f"v1={digest}"}

@@ -69,6 +69,7 @@ def test_a_webhook_signs_its_time_and_its_body() -> None:
     assert headers["x-anxin-signature"] == (
         "v1=49f24e537407743fa4a0242bb63b94b9a47ee99cbbe071ccd8a22550ae411686"
     )
+    assert webhook.sign("", b"{}", 1_700_000_000) == {}
 
 
 @pytest.mark.parametrize(
