@@ -31,7 +31,7 @@ from anxin.db.scope import EVERYTHING
 from models.escalate import Escalator, Metrics
 from tests.integration.test_escalation import Home
 
-EXAMPLES = int(os.environ.get("ANXIN_MODEL_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("ANXIN_MODEL_EXAMPLES", "300"))
 TRIGGERS = int(os.environ.get("ANXIN_MODEL_TRIGGERS", "10000"))
 WRITERS = 64
 
