@@ -140,10 +140,14 @@ FROM unnest(%(keys)s::integer[], %(onlines)s::boolean[], %(ats)s::bigint[], %(he
      AS new (key, online, at, heard, battery, rssi, firmware)
 ORDER BY key
 ON CONFLICT (device_key) DO UPDATE SET
+    -- What lay in a spool may be older than what is known; greatest() passes over NULL.
     changed_at = CASE WHEN excluded.online IS DISTINCT FROM s.online
                            AND excluded.online IS NOT NULL
+                           AND excluded.changed_at >= greatest(s.changed_at, s.heard_at,
+                                                               '-infinity')
                       THEN excluded.changed_at ELSE s.changed_at END,
-    online = coalesce(excluded.online, s.online),
+    online = CASE WHEN excluded.changed_at >= greatest(s.changed_at, s.heard_at, '-infinity')
+                  THEN coalesce(excluded.online, s.online) ELSE s.online END,
     heard_at = greatest(s.heard_at, excluded.heard_at),
     battery = coalesce(excluded.battery, s.battery),
     rssi = coalesce(excluded.rssi, s.rssi),
