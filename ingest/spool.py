@@ -132,9 +132,10 @@ class Spool:
     def _open(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         slot, self._lock = self._claim()
-        self._db = sqlite3.connect(
-            self._file(slot), isolation_level=None, check_same_thread=False, timeout=0
-        )
+        file = self._file(slot)
+        # It holds what devices say of people; the log beside it takes over the mode.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=0)
         # FULL: in WAL mode each commit is flushed, which is what an acknowledgement stands on.
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "auto_vacuum = INCREMENTAL"):
             self._db.execute(f"PRAGMA {pragma}")

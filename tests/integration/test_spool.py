@@ -254,6 +254,11 @@ async def test_what_lay_long_raises_no_live_alarm_and_a_late_emergency_does(
     ]
 
 
+def modes(directory: Path) -> set[int]:
+    """Return who may read the files of a spool: they hold what devices say of people."""
+    return {file.stat().st_mode & 0o777 for file in directory.glob("[0-9].*")}
+
+
 async def test_two_processes_have_two_files_and_the_next_takes_over_what_one_left(
     data_dir: Path,
 ) -> None:
@@ -272,6 +277,7 @@ async def test_two_processes_have_two_files_and_the_next_takes_over_what_one_lef
         await heir.remove([number for number, _ in found], urgent=False)
     async with Spool(data_dir, 1) as empty:
         assert empty.holds(urgent=False) == 0
+        assert modes(data_dir) == {0o600}
 
 
 async def test_a_spool_keeps_order_by_urgency_and_its_bounds(data_dir: Path) -> None:
