@@ -36,6 +36,8 @@ PAGE: Final = 500
 TAIL: Final = 2000
 QUEUE: Final = 1000
 LOOK_EVERY_S: Final = 1.0
+CHECK_EVERY: Final = timedelta(seconds=5)
+"""The doorbell tells at once that somebody's access has changed; it may be lost."""
 PING_EVERY_S: Final = 5.0
 # Ingest stamps a reading before it commits it, by its own clock: look back a little further.
 OVERLAP: Final = timedelta(seconds=5)
@@ -92,6 +94,7 @@ class Hub:
         self._changed: set[int] = set()
         self._shown: dict[int, int] = {}
         self._looked_at = datetime.now(UTC)
+        self._checked_at: datetime | None = None
         self._ring = asyncio.Event()
         self._look = asyncio.Event()
         self._asking: list[asyncio.Future[int]] = []
@@ -131,6 +134,7 @@ class Hub:
 
     def look_again(self) -> None:
         """Check sessions and statuses now rather than within a second."""
+        self._checked_at = None
         self._look.set()
 
     @contextlib.contextmanager
@@ -183,6 +187,8 @@ class Hub:
                 self._offer(viewer, line)
         self._seats.enter(viewer)
         self._newcomers.add(viewer)
+        # Its access may have changed between its hello and now.
+        self._checked_at = None
         self._look.set()
 
     async def confirm(self, receipt: Receipt) -> None:
@@ -200,7 +206,11 @@ class Hub:
     async def _listen(self) -> None:
         bells = ["anxin_alarm", "anxin_access"]
         async for bell in doorbell(self._database.dsn, bells, LOOK_EVERY_S):
-            (self._look if bell == "anxin_access" else self._ring).set()
+            if bell == "anxin_access":
+                self._checked_at = None
+                self._look.set()
+            else:
+                self._ring.set()
 
     async def _follow(self) -> None:
         while True:
@@ -292,8 +302,23 @@ class Hub:
                 continue
 
     async def _check_sessions(self) -> None:
-        """Renew what every viewer may see; end the streams of ended sessions."""
+        """End the streams of ended sessions; renew what viewers may see where it may differ."""
+        now = datetime.now(UTC)
         viewers = list(self._viewers)
+        for viewer in viewers:
+            if viewer.user.expires_at <= now:
+                viewer.end(CloseCode.LOGGED_OUT)
+        if self._checked_at is not None and now - self._checked_at < CHECK_EVERY:
+            return
+        # Before the question: what changes while it is answered rings again.
+        self._checked_at = now
+        try:
+            await self._renew(viewers)
+        except DatabaseUnavailable:
+            self._checked_at = None
+            raise
+
+    async def _renew(self, viewers: Sequence[Viewer]) -> None:
         if not viewers:
             return
         known = await authorities(

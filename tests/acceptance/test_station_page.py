@@ -247,9 +247,8 @@ def test_sos_is_on_the_wall_at_once_and_handled_by_mouse(house: House, page: Pag
     (closed,) = house.alarms("closed")
     assert closed["outcome"] == "real"
     lines = house.admin.get(f"/alarms/{closed['id']}/timeline").json()["items"]
-    changes = [line["change"] for line in lines]
-    assert set(changes) - {"escalated"} == {"raised", "acknowledged", "on_site", "closed"}
-    assert len(changes) == 4
+    changes = [line["change"] for line in lines if line["change"] != "escalated"]
+    assert changes == ["raised", "acknowledged", "on_site", "closed"]
 
 
 def test_alarm_is_handled_by_keyboard_alone(house: House, page: Page) -> None:
