@@ -71,7 +71,12 @@ async def serve(settings: Settings) -> None:
         db = await stack.enter_async_context(
             Database(settings.database, size=4, application="anxin worker")
         )
-        worker = Worker(db, settings)
+        # A connection of its own: an alarm waits neither for a rollup nor, once the database is
+        # back, for a request that outlasts the pool's attempts to connect.
+        urgent = await stack.enter_async_context(
+            Database(settings.database, size=1, application="anxin worker", patience_seconds=1.5)
+        )
+        worker = Worker(db, settings, urgent)
         if settings.worker_metrics:
             where = Address.parse(settings.worker_metrics)
             server, _ = start_http_server(where.port, where.host, registry=worker.metrics.registry)
@@ -125,15 +130,17 @@ class Metrics:
 class Worker:
     """The duties of one worker process."""
 
-    def __init__(self, db: Database, settings: Settings) -> None:
-        """Work on this database."""
+    def __init__(self, db: Database, settings: Settings, urgent: Database | None = None) -> None:
+        """Work on this database; escalation uses `urgent`, a pool of its own."""
         self._db = db
         self._settings = settings
         self._zone = ZoneInfo(settings.timezone)
         self._timescale: bool | None = None
         self.metrics = Metrics()
         self.delivery = Delivery(db, settings, delivery.Metrics(self.metrics.registry))
-        self.escalator = Escalator(db, self._zone, escalate.Metrics(self.metrics.registry))
+        self.escalator = Escalator(
+            urgent or db, self._zone, escalate.Metrics(self.metrics.registry)
+        )
 
     async def every(
         self,

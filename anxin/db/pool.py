@@ -71,8 +71,18 @@ async def connect(dsn: str, *, autocommit: bool = False, application: str = "anx
 class Database:
     """A pool of connections for requests: an async context manager."""
 
-    def __init__(self, dsn: str, *, size: int = 10, application: str = "anxin") -> None:
-        """Prepare a pool; nothing connects before `async with`."""
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        size: int = 10,
+        application: str = "anxin",
+        patience_seconds: float = 5.0,
+    ) -> None:
+        """Prepare a pool; nothing connects before `async with`.
+
+        A request waits so long for a connection before it says that the database is away.
+        """
         self.dsn = dsn
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             dsn,
@@ -85,7 +95,7 @@ class Database:
             },
             min_size=1,
             max_size=size,
-            timeout=5,
+            timeout=patience_seconds,
             # Waits between attempts double: give up soon and begin anew with the next request.
             reconnect_timeout=1.5,
             check=AsyncConnectionPool.check_connection,
