@@ -233,7 +233,10 @@ def _judge_steps(
                 continue
             due_steps.append(name)
             if at > latest:
-                late.append(f"{name}: {(at - due).total_seconds():.2f} s after it was due")
+                late.append(
+                    f"{name}: {(at - due).total_seconds():.2f} s after it was due, "
+                    f"{(at - latest + GRACE).total_seconds():.2f} s after {_last(at, faults)}"
+                )
             if at < due - _CLOCKS_AGREE:
                 early.append(f"{name}: {(due - at).total_seconds():.2f} s early")
     return [
@@ -323,6 +326,12 @@ def _possible(due: datetime, faults: Iterable[Injected]) -> datetime:
         if one.fault.stops_timers and one.began_at - GRACE <= due < one.recovered_at:
             due = one.recovered_at
     return due
+
+
+def _last(at: datetime, faults: Sequence[Injected]) -> str:
+    """Name the last fault that the escalation could feel before a moment."""
+    felt = [one for one in faults if one.fault.stops_timers and one.began_at <= at]
+    return str(max(felt, key=lambda one: one.began_at).fault) if felt else "no fault"
 
 
 def _in_fault(at: datetime, faults: Iterable[Injected]) -> bool:
