@@ -96,6 +96,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tencent_template: str = ""
     voice_url: str = ""
     voice_secret: str = ""
+    vapid_private_key: str = ""
+    """P-256 key that signs Web Push: PEM, or 32 bytes in base64url."""
+    vapid_subject: str = ""
+    """Whom push services tell of trouble: mailto:… or https://…."""
     smtp: str = ""
     """host:port of a mail server with STARTTLS, or port 465."""
     smtp_user: str = ""
@@ -105,7 +109,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 SECRETS = (
     "database", "broker", "admin_password", "receipt_token", "wechat_secret", "aliyun_key_secret",
-    "tencent_secret_key", "voice_secret", "smtp_password",
+    "tencent_secret_key", "voice_secret", "vapid_private_key", "smtp_password",
 )  # fmt: skip
 
 

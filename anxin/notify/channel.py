@@ -27,12 +27,18 @@ class DeliveryError(AnxinError):
     """The notice could not be sent."""
 
     def __init__(
-        self, message: str, *, permanent: bool, retry_after_seconds: float | None = None
+        self,
+        message: str,
+        *,
+        permanent: bool,
+        retry_after_seconds: float | None = None,
+        status: int | None = None,
     ) -> None:
-        """Keep whether another attempt is in vain, and how long the provider wants to rest."""
+        """Keep whether another attempt is in vain, how long to rest, and the HTTP status."""
         super().__init__(message)
         self.permanent = permanent
         self.retry_after_seconds = retry_after_seconds
+        self.status = status
 
 
 class Channel(Protocol):

@@ -13,6 +13,7 @@ from anxin.notify.station import Station
 from anxin.notify.tencent_sms import TencentSms
 from anxin.notify.voice import Voice
 from anxin.notify.web import Web
+from anxin.notify.web_push import WebPush
 from anxin.notify.webhook import Webhook
 from anxin.notify.wechat import Wechat
 from anxin.notify.wecom import Wecom
@@ -54,6 +55,7 @@ async def open_channels(settings: Settings) -> AsyncIterator[Mapping[str, Channe
             ),
             Voice(web, url=settings.voice_url, secret=settings.voice_secret),
             Webhook(web),
+            WebPush(web, private_key=settings.vapid_private_key, subject=settings.vapid_subject),
             Mail(
                 server=settings.smtp,
                 user=settings.smtp_user,

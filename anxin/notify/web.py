@@ -77,7 +77,7 @@ class Web:
         *,
         coded: bool = False,
     ) -> Any:  # noqa: ANN401  # any JSON
-        """Post a body of JSON and return the answer's JSON, None when it has none.
+        """Post a body, JSON unless `headers` say otherwise; return the answer's JSON or None.
 
         `coded` says that refusals carry a code in their JSON, which is returned for the caller to
         read. Raise DeliveryError: passing for time-outs, 408, 429 and 5xx, else permanent.
@@ -152,7 +152,9 @@ def _judged(response: httpx.Response, coded: bool) -> Any:  # noqa: ANN401  # an
     except msgspec.DecodeError:
         body = None
     if not response.is_success and not (coded and isinstance(body, dict)):
-        raise DeliveryError(f"The provider refused it (HTTP {status}).", permanent=True)
+        raise DeliveryError(
+            f"The provider refused it (HTTP {status}).", permanent=True, status=status
+        )
     return body
 
 

@@ -109,7 +109,7 @@ async def test_every_channel_that_needs_settings_says_which() -> None:
     async with open_channels(Settings()) as channels:
         faults = {name: one.fault(contact) or "" for name, one in channels.items()}
     needing = {name for name, fault in faults.items() if fault.startswith("Set ANXIN_")}
-    assert needing == {"wechat", "aliyun_sms", "tencent_sms", "voice", "email"}
+    assert needing == {"wechat", "aliyun_sms", "tencent_sms", "voice", "web_push", "email"}
 
 
 @pytest.mark.parametrize(
