@@ -153,9 +153,8 @@ def message(notice: Notice, tag: str) -> bytes:
             }
         )
 
-    excess = len(written(body)) - MOST_BYTES
-    if excess > 0:
-        body = cut(body, max(len(body.encode()) - excess, 0))
+    while body and len(written(body)) > MOST_BYTES:
+        body = cut(body, len(body.encode()) * 9 // 10)
     return written(body)
 
 
