@@ -19,10 +19,14 @@ class View:
     sees_location: bool = True
 
 
+_ACTING = View(acts=True)
+_WATCHING = View(acts=False)
+
+
 def view_of(authority: Authority, resident_id: int | None) -> View:
     """Return how this user sees the alarms and the status of a resident."""
-    if authority.role != "family":
-        return View(acts=allows(authority.role, "alarms.act"))
+    if (view := staff_view(authority)) is not None:
+        return view
     consent = authority.links.get(resident_id, frozenset()) if resident_id else frozenset()
     return View(
         acts=False,
@@ -30,6 +34,13 @@ def view_of(authority: Authority, resident_id: int | None) -> View:
         sees_values="vitals" in consent,
         sees_location="location" in consent,
     )
+
+
+def staff_view(authority: Authority) -> View | None:
+    """Return how staff sees every alarm, one object for all who see alike; None for a family."""
+    if authority.role == "family":
+        return None
+    return _ACTING if allows(authority.role, "alarms.act") else _WATCHING
 
 
 def seen_alarm(alarm: AlarmObject, view: View) -> dict[str, Any]:

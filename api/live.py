@@ -252,8 +252,17 @@ class Hub:
 
     def _hand_out(self, notice: Notice) -> None:
         line = _Line(notice)
+        # This loop is what a thousand viewers cost: staff sees alike, so nothing is looked up.
+        last_view: View | None = None
+        frame = b""
         for viewer in self._seats.audience(notice.path, notice.resident_id):
-            self._offer(viewer, line)
+            if viewer.view is None:
+                self._offer(viewer, line)
+                continue
+            if viewer.view is not last_view:
+                last_view = viewer.view
+                frame = line.frame(last_view)
+            viewer.offer_alarm(notice.cursor, frame)
         self._tail.append(line)
         if len(self._tail) > self._most_kept:
             self._floor = self._tail.popleft().notice.cursor
@@ -330,7 +339,7 @@ class Hub:
                 viewer.end(CloseCode.LOGGED_OUT)
             elif user != viewer.user:
                 seated = self._seats.leave(viewer)
-                viewer.user = user
+                viewer.become(user)
                 if seated:
                     self._seats.enter(viewer)
                     self._newcomers.add(viewer)

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from anxin.db.sessions import Authority
 from anxin.stations import Sound
+from api.alarm_view import View, staff_view
 from api.wire import Wire, text_frame
 
 PING: Final = text_frame(b'{"type":"ping"}')
@@ -75,9 +76,13 @@ class Viewer:
     is the last cursor taken: what is offered again is not sent again.
     """
 
+    user: Authority
+    view: View | None
+    """How this viewer sees every alarm; None for a relative, who sees each by its own consent."""
+
     def __init__(self, wire: Wire, user: Authority, *, capacity: int) -> None:
         """Prepare for a client whose hello was accepted."""
-        self.user = user
+        self.become(user)
         self.position = 0
         self._wire = wire
         self._capacity = capacity
@@ -88,6 +93,11 @@ class Viewer:
         self._loop = asyncio.get_running_loop()
         self._end: asyncio.Future[CloseCode] = self._loop.create_future()
         wire.on_room = self._catch_up
+
+    def become(self, user: Authority) -> None:
+        """Take over what this user may see from now on."""
+        self.user = user
+        self.view = staff_view(user)
 
     @property
     def depth(self) -> int:
