@@ -22,6 +22,7 @@ from api import (
     reports,
     residents,
     roster,
+    stations,
     stream,
     users,
     vitals,
@@ -69,7 +70,7 @@ def create_app(
     add_problem_handlers(app)
     base = APIRouter(prefix=BASE)
     for module in (
-        auth, places, residents, vitals, users, devices, alarms, quarantine, stream,
+        auth, places, residents, vitals, users, devices, alarms, quarantine, stream, stations,
         channels, contacts, reports, roster, ladders,
     ):  # fmt: skip
         base.include_router(module.router)

@@ -13,7 +13,7 @@ Right = Literal[
     "status.read", "vitals.read", "events.read",
     "devices.read", "devices.write",
     "alarms.read", "alarms.act", "timeline.read",
-    "quarantine.read", "users.read", "users.write",
+    "quarantine.read", "users.read", "users.write", "stations.read",
     "contacts.write", "reports.read", "roster.read", "roster.write",
 ]  # fmt: skip
 
@@ -44,6 +44,7 @@ RIGHTS: Final[dict[Right, frozenset[Role]]] = {
     "quarantine.read": _STAFF,
     "users.read": _LEAD,
     "users.write": _LEAD,
+    "stations.read": _STAFF,
     "contacts.write": _LEAD,
     "reports.read": _CARE,
     "roster.read": _CARE,
