@@ -14,7 +14,7 @@ run: setup           ## everything on this machine, with simulated residents; Ct
 	@exec $(BIN)/anxin demo
 
 test: setup-dev      ## the whole test suite, against a real Postgres and real MQTT clients
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile
 
 check: setup-dev     ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

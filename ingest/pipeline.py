@@ -71,6 +71,10 @@ MAX_BATCH: Final = 2_000
 MARK_AGAIN_US: Final = 45_000_000
 """A minute is marked for its rollup again after so long; the worker waits longer than this."""
 LATEST_EMERGENCY_US: Final = 24 * 3_600_000_000
+MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
+"""The same for payloads that are large: arrays of many objects."""
+STALLED_SECONDS: Final = 10.0
+"""A transaction that takes longer is broken off: the database hangs without closing anything."""
 AWAY_SECONDS: Final = 1.0
 """So long the database may be away before what arrives goes to the spool."""
 ASK_AGAIN_SECONDS: Final = 0.5
@@ -164,11 +168,12 @@ class Lane:
     def take(self) -> list[Inbound]:
         """Take all that gathered, up to the size of one transaction."""
         taken: list[Inbound] = []
-        count = 0
-        while self.queue and count < MAX_BATCH:
+        count = size = 0
+        while self.queue and count < MAX_BATCH and size < MAX_BATCH_BYTES:
             inbound = self.queue.popleft()
             taken.append(inbound)
             count += len(inbound.payloads)
+            size += sum(map(len, inbound.payloads))
         return taken
 
 
@@ -331,6 +336,7 @@ class Pipeline:
         """
         pause = 0.05
         while True:
+            stalled = asyncio.get_running_loop().call_later(STALLED_SECONDS, lane.intake.break_off)
             try:
                 await self._store(lane, work)
             except DuplicateReadings:
@@ -351,6 +357,7 @@ class Pipeline:
                 if work.columns is not None:
                     self._marked.clear()
                     work.due = self._due(work.columns)
+                stalled.cancel()  # the pause below is no stall
                 if self._spool and not work.judged_us and now - self._away_since >= AWAY_SECONDS:
                     return False
                 await asyncio.sleep(pause)
@@ -358,6 +365,8 @@ class Pipeline:
             else:
                 self._away_since = None
                 return True
+            finally:
+                stalled.cancel()
 
     # --- the spool
 

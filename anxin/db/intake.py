@@ -1,5 +1,7 @@
 """What one transaction of ingest writes: readings, events, states, alarms, refusals."""
 
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -88,6 +90,16 @@ class Intake:
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
+
+    def break_off(self) -> None:
+        """End the connection under a transaction that hangs: it fails with DatabaseUnavailable.
+
+        A stopped server or a swallowed packet closes nothing by itself, and cancelling would wait
+        for an answer as well. Whether the transaction was committed is then not known.
+        """
+        if self._connection is not None and not self._connection.closed:
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
 
     async def transaction(self) -> "Transaction":
         """Return a transaction on a live connection; raise DatabaseUnavailable."""

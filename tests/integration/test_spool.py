@@ -393,3 +393,21 @@ async def _kill_under_load(server: EmbeddedPostgres, directory: Path) -> None:
     assert spooled >= (OUTAGE_SECONDS - 3) * RATE
     print(f"{sent} sent, {spooled} spooled")
     assert value(server.dsn, "SELECT count(*) FROM telemetry") == sent
+
+
+@pytest.mark.usefixtures("ward")
+async def test_a_database_that_hangs_is_broken_off_and_the_spool_takes_over(
+    dsn: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.pipeline.STALLED_SECONDS", 0.5)
+    async with serving(dsn, data_dir) as sender:
+        await sender.telemetry({"ts": now_ms(), "hr": 70})
+        with psycopg.connect(dsn) as blocker:
+            # As a stopped server looks to its client: connected, and never an answer.
+            blocker.execute("LOCK TABLE telemetry, events IN ACCESS EXCLUSIVE MODE")
+            await sender.telemetry({"ts": now_ms() + 1, "hr": 71})
+            await sender.event("e1", "sos")
+            assert sender.service.pipeline.counters.spooled == 2
+        await drained(sender)
+    assert value(dsn, "SELECT count(*) FROM telemetry") == 2
+    assert value(dsn, "SELECT count(*) FROM alarms WHERE count = 1") == 1
