@@ -244,8 +244,11 @@ class Life(RuleBasedStateMachine):
         timer.said.append("rescued")
         timer.round = max(rounds, default=0)
         self._begin(key)
-        if self.episodes[key].handling == "acknowledged":
+        one = self.episodes[key]
+        if one.handling == "acknowledged":
             timer.lease_until = self.clock + timer.lease
+        elif timer.due is not None and one.snoozed_until is not None:
+            timer.due = max(timer.due, self._at(one.snoozed_until))
 
     # What must be true, always.
 

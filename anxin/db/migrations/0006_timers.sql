@@ -21,7 +21,8 @@ CREATE FUNCTION begin_timer(a alarms) RETURNS void LANGUAGE sql AS $$
     SELECT a.id,
            1 + coalesce((SELECT max(d.round) FROM deliveries d WHERE d.alarm_id = a.id), 0),
            a.priority, t.now,
-           CASE WHEN a.handling = 'open' THEN t.now END,
+           -- An alarm that rests goes on resting when its lost timer is given back.
+           CASE WHEN a.handling = 'open' THEN greatest(t.now, a.snoozed_until) END,
            usual_lease_seconds(a.priority),
            CASE WHEN a.handling = 'acknowledged'
                 THEN t.now + usual_lease_seconds(a.priority) * interval '1 second' END
@@ -56,7 +57,8 @@ BEGIN
     ELSIF NEW.snoozed_until > clock_timestamp() THEN
         UPDATE escalations SET due_at = NEW.snoozed_until, lease_until = NULL
         WHERE alarm_id = NEW.id;
-    ELSIF OLD.handling <> 'open' OR NEW.priority > OLD.priority OR OLD.snoozed_until IS NOT NULL THEN
+    ELSIF OLD.handling <> 'open' OR NEW.priority > OLD.priority
+          OR OLD.snoozed_until IS DISTINCT FROM NEW.snoozed_until THEN
         PERFORM begin_timer(NEW);
     END IF;
     -- What waits to be sent would call people to an alarm that somebody has, or that rests.
