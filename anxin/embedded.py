@@ -67,6 +67,7 @@ class EmbeddedPostgres:
         """
         self.directory = directory.resolve()
         self.port = port
+        self._served = False
         self._options = dict(options or {})
         self._claim: Claim | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -221,6 +222,7 @@ class EmbeddedPostgres:
         """Start the server and wait for it; a predecessor that still dies is waited for."""
         _end_orphan(cluster)
         self.port = self._choose_port()
+        self._served = True
         deadline = time.monotonic() + _DYING_SECONDS
         while True:
             self.bound_log()
@@ -246,6 +248,10 @@ class EmbeddedPostgres:
         """Take the port that was asked for or used before in this life, the kept one, or any."""
         file = self.directory / "postgres.port"
         port = self.port
+        deadline = time.monotonic() + _DYING_SECONDS
+        # A killed server's last processes may hold its port for a moment longer.
+        while self._served and not port_is_free("127.0.0.1", port) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
         if port and not port_is_free("127.0.0.1", port):
             raise PortTaken(
                 f"Port {port} on 127.0.0.1, meant for the embedded Postgres, is in use. Stop the "

@@ -133,7 +133,11 @@ class Transaction:
             raise DatabaseUnavailable from failure
         if isinstance(error, psycopg.errors.UniqueViolation):
             raise DuplicateReadings from error
-        if isinstance(error, psycopg.DataError | psycopg.IntegrityError | psycopg.ProgrammingError):
+        refused = isinstance(
+            error, psycopg.DataError | psycopg.IntegrityError | psycopg.ProgrammingError
+        )
+        # Only the server's own word counts: the driver uses the same classes for a lost connection.
+        if refused and isinstance(error, psycopg.Error) and error.sqlstate is not None:
             raise RefusedByDatabase(type(error).__name__) from error
         if isinstance(error, psycopg.Error | OSError):
             await self._connection.close()

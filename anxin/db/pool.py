@@ -48,7 +48,13 @@ async def translated() -> AsyncIterator[None]:
         raise Conflict(
             f"What it refers to does not exist ({error.diag.constraint_name})."
         ) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+    # InternalError: among others the server's "idle in transaction for too long".
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        psycopg.InternalError,
+        PoolTimeout,
+    ) as error:
         raise DatabaseUnavailable from error
 
 

@@ -17,7 +17,10 @@ LEFT JOIN places p ON p.id = u.place_id
 WHERE s.token_hash = ANY(%(hashes)s::bytea[]) AND s.expires_at > now() AND u.disabled_at IS NULL
 
 -- name: end
-DELETE FROM sessions WHERE token_hash = %(token_hash)s
+-- The word that a screen goes off duty may not get through before its session ends. Where the same
+-- user has another screen on duty, that one says so again within seconds.
+WITH ended AS (DELETE FROM sessions WHERE token_hash = %(token_hash)s RETURNING user_id)
+UPDATE stations SET on_duty = false WHERE user_id IN (SELECT user_id FROM ended)
 
 -- name: note_attempt
 -- Noted before the password is looked at, so that attempts made at once count one another.
