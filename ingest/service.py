@@ -215,7 +215,9 @@ class IngestService:
         async for _ in doorbell(self._dsn, ["anxin_device"], LOOK_AGAIN_SECONDS):
             try:
                 keys, next_horizon = await changes_since(self._db, horizon)
-                closed = await self.registry.renew(keys) if horizon != "0" else []
+                # The first look knows no "since": what was loaded before it is read again.
+                changed = keys if horizon != "0" else list(self.registry.by_key)
+                closed = await self.registry.renew(changed)
             except DatabaseUnavailable:
                 continue
             horizon = next_horizon
