@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from time import thread_time
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -28,6 +29,7 @@ from anxin.logs import log
 from api.alarm_view import View, seen_alarm, view_of
 from api.metrics import Metrics
 from api.permissions import CONSENT, Right, scope_of
+from api.rows import Row
 from api.status import SILENCE, judge, seen_status
 from api.viewer import CloseCode, Viewer
 from api.wire import text_frame
@@ -183,8 +185,11 @@ class Hub:
         Nothing is awaited here, so the hub can add nothing between the two.
         """
         for line in self._tail:
-            if _belongs(viewer, line.notice.path, line.notice.resident_id):
+            if line.notice.cursor > viewer.position and _belongs(
+                viewer, line.notice.path, line.notice.resident_id
+            ):
                 self._offer(viewer, line)
+        # From here on the hub's position is the viewer's.
         self._seats.enter(viewer)
         self._newcomers.add(viewer)
         # Its access may have changed between its hello and now.
@@ -245,36 +250,37 @@ class Hub:
             rows = await notices(
                 self._connection, EVERYTHING, after=position, upto=last, limit=PAGE
             )
-            for notice in rows:
-                self._hand_out(notice)
+            self._hand_out(rows)
             position = self._position = rows[-1].cursor if len(rows) == PAGE else last
         return last
 
-    def _hand_out(self, notice: Notice) -> None:
-        line = _Line(notice)
-        # This loop is what a thousand viewers cost: staff sees alike, so nothing is looked up.
-        last_view: View | None = None
-        frame = b""
-        for viewer in self._seats.audience(notice.path, notice.resident_id):
-            if viewer.view is None:
-                self._offer(viewer, line)
-                continue
-            if viewer.view is not last_view:
-                last_view = viewer.view
-                frame = line.frame(last_view)
-            viewer.offer_alarm(notice.cursor, frame)
-        self._tail.append(line)
-        if len(self._tail) > self._most_kept:
-            self._floor = self._tail.popleft().notice.cursor
-        if notice.resident_id is not None:
-            self._changed.add(notice.resident_id)
-        lag = datetime.now(UTC) - notice.at
-        self._metrics.lag_s.observe(max(lag.total_seconds(), 0))
+    def _hand_out(self, changes: Sequence[Notice]) -> None:
+        """Give everybody what is theirs of these changes, in order, in one write if they keep up.
+
+        Nothing is awaited here: who sits where at this moment is who is told.
+        """
+        told: defaultdict[Row | Viewer, list[bytes]] = defaultdict(list)
+        for notice in changes:
+            line = _Line(notice)
+            for whom, view in self._seats.audience(notice.path, notice.resident_id, "alarms.read"):
+                told[whom].append(line.frame(view))
+            self._tail.append(line)
+            if len(self._tail) > self._most_kept:
+                self._floor = self._tail.popleft().notice.cursor
+            if notice.resident_id is not None:
+                self._changed.add(notice.resident_id)
+        began_s = thread_time()
+        for whom, frames in told.items():
+            whom.offer_alarms(frames)
+        self._metrics.writing_s.inc(thread_time() - began_s)
+        now = datetime.now(UTC)
+        for notice in changes:
+            self._metrics.lag_s.observe(max((now - notice.at).total_seconds(), 0))
 
     def _offer(self, viewer: Viewer, line: _Line) -> None:
         resident_id = line.notice.resident_id
         if _consents(viewer, "alarms.read", resident_id):
-            viewer.offer_alarm(line.notice.cursor, line.frame(view_of(viewer.user, resident_id)))
+            viewer.offer_alarms([line.frame(view_of(viewer.user, resident_id))])
 
     def _start_over(self, last: int) -> None:
         """Begin anew on a database whose stream is shorter than what was read: it was restored."""
@@ -385,7 +391,9 @@ class Hub:
         self, ids: Sequence[int], scope: Scope, *, only: set[Viewer] | None = None
     ) -> None:
         for start in range(0, len(ids), STATUSES_AT_ONCE):
-            for one in await signs(self._database, scope, ids[start : start + STATUSES_AT_ONCE]):
+            found = await signs(self._database, scope, ids[start : start + STATUSES_AT_ONCE])
+            told: defaultdict[Row | Viewer, dict[int, bytes]] = defaultdict(dict)
+            for one in found:
                 status = judge(one)
                 if only is None:
                     newest = hash(msgspec.json.encode(status))
@@ -393,24 +401,24 @@ class Hub:
                         continue
                     self._shown[one.id] = newest
                 frames: dict[View, bytes] = {}
-                for viewer in self._seats.audience(one.path, one.id):
-                    if only is not None and viewer not in only:
-                        continue
-                    if not _consents(viewer, "status.read", one.id):
-                        continue
-                    view = view_of(viewer.user, one.id)
+                for whom, view in self._seats.audience(one.path, one.id, "status.read", only=only):
                     if view not in frames:
                         seen = seen_status(status, view)
                         frames[view] = _frame(
                             {"type": "status", "resident_id": str(one.id), **seen}
                         )
-                    viewer.offer_status(one.id, frames[view])
+                    told[whom][one.id] = frames[view]
+            for whom, statuses in told.items():
+                whom.offer_statuses(statuses)
 
     async def _ping(self) -> None:
         while True:
             await asyncio.sleep(PING_EVERY_S)
+            for row in self._seats.rows():
+                row.ping()
             for viewer in self._viewers:
-                viewer.ping()
+                if not self._seats.in_row(viewer):
+                    viewer.ping()
             depths = (viewer.depth for viewer in self._viewers)
             self._metrics.queue_depth.set(max(depths, default=0))
 
@@ -437,18 +445,21 @@ class Hub:
 
 
 class _Seats:
-    """Who may see what: viewers by the place they see the tree under, or by resident."""
+    """Who may see what: staff in rows at the place they see the tree under, others by resident."""
 
     def __init__(self) -> None:
-        self._by_path: defaultdict[str, set[Viewer]] = defaultdict(set)
+        self._by_path: defaultdict[str, dict[View, Row]] = defaultdict(dict)
         self._by_resident: defaultdict[int, set[Viewer]] = defaultdict(set)
-        self._seated: set[Viewer] = set()
+        self._seated: dict[Viewer, Row | None] = {}
 
     def enter(self, viewer: Viewer) -> None:
         """Seat a viewer by what its user may see now."""
-        self._seated.add(viewer)
-        if viewer.user.path is not None:
-            self._by_path[viewer.user.path].add(viewer)
+        row: Row | None = None
+        if viewer.user.path is not None and viewer.view is not None:
+            rows = self._by_path[viewer.user.path]
+            row = rows.setdefault(viewer.view, Row(viewer.view))
+            row.add(viewer)
+        self._seated[viewer] = row
         for resident_id in viewer.user.links:
             self._by_resident[resident_id].add(viewer)
 
@@ -456,24 +467,47 @@ class _Seats:
         """Take a viewer out; return whether it was seated."""
         if viewer not in self._seated:
             return False
-        self._seated.discard(viewer)
-        if viewer.user.path is not None:
-            self._by_path[viewer.user.path].discard(viewer)
-            if not self._by_path[viewer.user.path]:
-                del self._by_path[viewer.user.path]
+        path, row = viewer.user.path, self._seated.pop(viewer)
+        if path is not None and row is not None:
+            row.remove(viewer)
+            if not row:
+                del self._by_path[path][row.view]
+            if not self._by_path[path]:
+                del self._by_path[path]
         for resident_id in viewer.user.links:
             self._by_resident[resident_id].discard(viewer)
             if not self._by_resident[resident_id]:
                 del self._by_resident[resident_id]
         return True
 
-    def audience(self, path: str, resident_id: int | None) -> Iterator[Viewer]:
-        """Yield the seated viewers who may know of something at `path` about a resident."""
+    def audience(
+        self, path: str, resident_id: int | None, right: Right, *, only: set[Viewer] | None = None
+    ) -> Iterator[tuple[Row | Viewer, View]]:
+        """Yield who may know of something at `path` about a resident, and how they see it.
+
+        Whole rows of staff, and single relatives by their consent; with `only`, single viewers.
+        """
         end = 0
         while (end := path.find("/", end) + 1) > 0:
-            yield from self._by_path.get(path[:end], ())
+            for view, row in self._by_path.get(path[:end], {}).items():
+                if only is None:
+                    yield row, view
+                else:
+                    yield from ((one, view) for one in only if self._seated.get(one) is row)
         if resident_id is not None:
-            yield from self._by_resident.get(resident_id, ())
+            for viewer in self._by_resident.get(resident_id, ()):
+                asked = only is None or viewer in only
+                if asked and _consents(viewer, right, resident_id):
+                    yield viewer, view_of(viewer.user, resident_id)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every row."""
+        for rows in self._by_path.values():
+            yield from rows.values()
+
+    def in_row(self, viewer: Viewer) -> bool:
+        """Tell whether a viewer is reached through its row."""
+        return self._seated.get(viewer) is not None
 
     def paths(self) -> list[str]:
         """Return the places under which somebody watches."""

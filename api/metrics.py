@@ -29,6 +29,10 @@ class Metrics:
             "anxin_stream_lag_seconds", "From an alarm's change to its frames being queued.",
             buckets=_LAG, registry=self.registry,
         )  # fmt: skip
+        self.writing_s = Counter(
+            "anxin_stream_write_seconds", "Processor time spent on writing alarms to viewers.",
+            registry=self.registry,
+        )  # fmt: skip
         self.closed = Counter(
             "anxin_stream_closed", "Streams closed by the server.", ["code"],
             registry=self.registry,

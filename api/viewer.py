@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import IntEnum
 from typing import Annotated, Final
@@ -73,17 +74,20 @@ class Viewer:
     """What one client is yet to be sent: alarms in order, and the newest status of each resident.
 
     While the client keeps up nothing waits: a frame goes straight into its connection. `position`
-    is the last cursor taken: what is offered again is not sent again.
+    is the last cursor taken before the stream is live; from then on the hub counts for all.
     """
 
     user: Authority
     view: View | None
     """How this viewer sees every alarm; None for a relative, who sees each by its own consent."""
+    on_change: "Callable[[Viewer], None] | None"
+    """Called when `descriptor` may differ."""
 
     def __init__(self, wire: Wire, user: Authority, *, capacity: int) -> None:
         """Prepare for a client whose hello was accepted."""
         self.become(user)
         self.position = 0
+        self.on_change = None
         self._wire = wire
         self._capacity = capacity
         self._alarms: deque[bytes] = deque()
@@ -92,7 +96,7 @@ class Viewer:
         self._patience: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._end: asyncio.Future[CloseCode] = self._loop.create_future()
-        wire.on_room = self._catch_up
+        wire.on_change = self._look_at_wire
 
     def become(self, user: Authority) -> None:
         """Take over what this user may see from now on."""
@@ -104,25 +108,31 @@ class Viewer:
         """How many alarm frames wait to be sent."""
         return len(self._alarms)
 
-    def offer_alarm(self, cursor: int, frame: bytes) -> None:
-        """Send an alarm frame; too many that wait end the stream, for nothing may be left out."""
-        if cursor <= self.position or self._end.done():
-            return
-        if self._flows:
-            self.position = cursor
-            self._wire.put(frame)
-        elif len(self._alarms) >= self._capacity:
-            self.end(CloseCode.TOO_SLOW)
-        else:
-            self.position = cursor
-            self._alarms.append(frame)
+    @property
+    def descriptor(self) -> int | None:
+        """Where to write while this viewer is abreast: nothing waits for it, and it goes on."""
+        if self._waits or self._end.done() or not self._wire.bare:
+            return None
+        return self._wire.descriptor
 
-    def offer_status(self, resident_id: int, frame: bytes) -> None:
-        """Send the status of a resident, or let it wait in place of an older one."""
+    def offer_alarms(self, frames: Sequence[bytes]) -> None:
+        """Send alarm frames; too many that wait end the stream, for nothing may be left out."""
+        for frame in frames:
+            if self._end.done():
+                return
+            if self._flows:
+                self._wire.put(frame)
+            elif len(self._alarms) >= self._capacity:
+                self.end(CloseCode.TOO_SLOW)
+            else:
+                self._alarms.append(frame)
+
+    def offer_statuses(self, frames: dict[int, bytes]) -> None:
+        """Send the statuses of residents, or let each wait in place of an older one."""
         if self._flows:
-            self._wire.put(frame)
+            self._wire.put(b"".join(frames.values()))
         else:
-            self._statuses[resident_id] = frame
+            self._statuses.update(frames)
 
     def ping(self) -> None:
         """Send a ping, unless one still waits."""
@@ -131,10 +141,15 @@ class Viewer:
         else:
             self._pinging = True
 
+    def put(self, rest: memoryview) -> None:
+        """Send what the socket has not taken of frames that were written to `descriptor`."""
+        self._wire.put(rest)
+
     def end(self, code: CloseCode) -> None:
         """End the stream; the first reason counts."""
         if not self._end.done():
             self._end.set_result(code)
+            self._tell_change()
 
     async def ended(self) -> None:
         """Wait until somebody ends the stream, then raise Ended."""
@@ -151,8 +166,12 @@ class Viewer:
 
     def leave(self) -> None:
         """Send nothing more."""
-        self._wire.on_room = None
+        self._wire.on_change = None
         self._stop_waiting()
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self._alarms or self._pinging or self._statuses)
 
     @property
     def _flows(self) -> bool:
@@ -163,10 +182,15 @@ class Viewer:
             self._patience = self._loop.call_later(SEND_TIMEOUT_S, self.end, CloseCode.TOO_SLOW)
         return False
 
+    def _look_at_wire(self) -> None:
+        if self._wire.has_room:
+            self._catch_up()
+        self._tell_change()
+
     def _catch_up(self) -> None:
         """Send what waited, for as long as there is room: alarms before anything else."""
         self._stop_waiting()
-        while (self._alarms or self._pinging or self._statuses) and self._flows:
+        while self._waits and self._flows:
             self._wire.put(self._next())
 
     def _next(self) -> bytes:
@@ -181,6 +205,10 @@ class Viewer:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def _tell_change(self) -> None:
+        if self.on_change is not None:
+            self.on_change(self)
 
 
 async def receive(socket: WebSocket) -> bytes:
