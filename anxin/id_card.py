@@ -75,4 +75,4 @@ def masked_id_card(number: str) -> str:
 def masked_phone(number: str) -> str:
     """Return a telephone number (E.164) with its middle hidden: 138****5678."""
     digits = number.removeprefix("+86")
-    return f"{digits[:3]}****{digits[-4:]}" if len(digits) > 7 else "****"  # noqa: PLR2004
+    return f"{digits[:3]}****{digits[-4:]}" if len(digits) > 7 else "****"

@@ -105,7 +105,7 @@ class DataKeys:
             words = line.partition("#")[0].split()
             if not words:
                 continue
-            if len(words) != 3 or words[0] not in found:  # noqa: PLR2004  kind, id, key
+            if len(words) != 3 or words[0] not in found:
                 raise SettingError(f"Data keys, line {number}: this is not `master|index id key`.")
             kind, id_, encoded = words
             try:
