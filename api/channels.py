@@ -15,6 +15,7 @@ from anxin.errors import NotFound
 from anxin.notify import aliyun_sms, tencent_sms
 from anxin.notify.channel import Contact, Receipt
 from anxin.notify.channels import open_channels
+from anxin.notify.web_push import application_server_key
 from api.answers import After, Limit, Page, answer, page, serial_after
 from api.auth import Current, Grant, may
 from api.fields import Id
@@ -43,6 +44,12 @@ class SeenChannel(BaseModel):
     missing: str | None
 
 
+class PushKey(BaseModel):
+    """The `applicationServerKey` of Web Push, base64url; null where Web Push is not set up."""
+
+    key: str | None
+
+
 @router.get("/channels", response_model=list[SeenChannel])
 async def list_channels(_: Current, shared: Shared) -> Response:
     """Return every channel, what it can tell of a notice, and what is missing to use it."""
@@ -59,6 +66,14 @@ async def list_channels(_: Current, shared: Shared) -> Response:
                 }
             )
     return answer(seen)
+
+
+@router.get("/channels/web_push/key", response_model=PushKey)
+async def get_push_key(_: Current, shared: Shared) -> Response:
+    """Return the key with which a page subscribes its browser to notices."""
+    settings = shared.settings
+    key = application_server_key(settings.vapid_private_key) if settings.vapid_subject else None
+    return answer({"key": key})
 
 
 @router.get("/alarms/{alarm_id}/deliveries", response_model=Page[SeenDelivery])

@@ -158,6 +158,12 @@ def message(notice: Notice, tag: str) -> bytes:
     return written(body)
 
 
+def application_server_key(private_key: str) -> str | None:
+    """Return the public half as a page hands it to the browser; None when there is no usable key."""
+    key = read_private_key(private_key)
+    return None if key is None else _encoded(_point(key.public_key()))
+
+
 def topic(key: str) -> str:
     """Return a name for a key of ours that push services take: 32 characters of base64url."""
     return _encoded(hashlib.sha256(key.encode()).digest()[:24])

@@ -1,9 +1,6 @@
 """The nursing-station page in a real browser, against a whole running platform."""
 
-import itertools
 import json
-import os
-import shutil
 import socket
 import threading
 import time
@@ -13,158 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-import paho.mqtt.client as mqtt
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from tests.conftest import ADMIN_PASSWORD, Running
+from tests.acceptance.house import NURSE_PASSWORD, SOON_MS, House, alarm, card, is_live, log_in
 from tests.waiting import wait_until
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
-NURSE_PASSWORD = "a-long-password"
-SOON_MS = 5_000
-"""Within this the page must show a change; it takes far less."""
-
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        reason = f"No browser: none of {', '.join(PROGRAMS)} is in PATH. Install Chromium."
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=QUIET)
-        yield chromium
-        chromium.close()
-
-
-_numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """A nursing home of its own on a running platform, and the nurse who may log in to it."""
-
-    running: Running
-    admin: httpx.Client
-    place_id: str
-    nurse: str
-    residents: dict[str, str]
-    devices: dict[str, tuple[str, str]]
-
-    def publish(self, name: str, channel: str, payload: object) -> None:
-        """Send one message as a device and wait until the platform has acknowledged it."""
-        device, secret = self.devices[name]
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device)
-        client.username_pw_set(device, secret)
-        host, _, port = self.running.mqtt.rpartition(":")
-        client.connect(host, int(port))
-        client.loop_start()
-        try:
-            message = client.publish(f"anxin/v1/{device}/{channel}", json.dumps(payload), qos=1)
-            message.wait_for_publish(20)
-            assert message.is_published()
-        finally:
-            client.disconnect()
-            client.loop_stop()
-
-    def sos(self, name: str, event: str = "e1") -> None:
-        """Press the call button of a resident."""
-        self.publish(f"{name} button", "event", {"id": event, "type": "sos"})
-
-    def alarms(self, handling: str) -> list[dict[str, Any]]:
-        """Return the platform's own list of this house's alarms."""
-        wanted = {"handling": handling, "place_id": self.place_id}
-        answer = self.admin.get("/alarms", params=wanted)
-        answer.raise_for_status()
-        items: list[dict[str, Any]] = answer.json()["items"]
-        return items
-
-
-@pytest.fixture(scope="module")
-def admin(anxin: Running) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{anxin.url}/api/v1", timeout=20) as client:
-        answer = client.post("/auth/login", json={"username": "admin", "password": ADMIN_PASSWORD})
-        answer.raise_for_status()
-        client.cookies.clear()
-        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-        yield client
-
-
-@pytest.fixture
-def house(anxin: Running, admin: httpx.Client) -> House:
-    def make(path: str, **body: object) -> dict[str, Any]:
-        made = admin.post(path, json=body)
-        made.raise_for_status()
-        thing: dict[str, Any] = made.json()
-        return thing
-
-    number = next(_numbers)
-    home = make("/places", kind="facility", name=f"康宁养老院{number}", parent_id=None)["id"]
-    room = make("/places", kind="room", name="201", parent_id=home)["id"]
-    residents, devices = {}, {}
-    for bed_number, name in enumerate(("王秀英", "李建国"), 1):
-        bed = make("/places", kind="bed", name=f"{bed_number}床", parent_id=room)["id"]
-        resident = make("/residents", name=name, place_id=bed)["id"]
-        residents[name] = resident
-        for kind, word in (("call_button", "button"), ("bed_sensor", "mat")):
-            device = make("/devices", kind=kind)
-            devices[f"{name} {word}"] = (device["id"], device["secret"])
-            assigned = admin.put(
-                f"/devices/{device['id']}/assignment", json={"resident_id": resident}
-            )
-            assigned.raise_for_status()
-    nurse = f"nurse.{number}"
-    make("/users", username=nurse, password=NURSE_PASSWORD, role="nurse", place_id=home)
-    return House(anxin, admin, home, nurse, residents, devices)
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1920, "height": 1080}, locale="zh-CN")
-    page = context.new_page()
-    broken: list[str] = []
-    page.on("pageerror", lambda error: broken.append(str(error)))
-    page.on("console", lambda said: broken.append(said.text) if _is_policy(said.text) else None)
-    yield page
-    context.close()
-    assert broken == []
-
-
-def _is_policy(text: str) -> bool:
-    return "Content Security Policy" in text
-
-
-def log_in(page: Page, house: House, *, url: str = "", password: str = NURSE_PASSWORD) -> None:
-    page.goto(f"{url or house.running.url}/station")
-    page.get_by_label("用户名").fill(house.nurse)
-    page.get_by_label("密码").fill(password)
-    page.get_by_role("button", name="登录").click()
-
-
-def is_live(page: Page) -> None:
-    expect(page.locator("[data-connection]")).to_have_attribute("data-up", "true")
-
-
-def alarm(page: Page) -> Locator:
-    return page.locator("li.alarm")
-
-
-def card(page: Page, house: House, name: str) -> Locator:
-    return page.locator(f'.card[data-resident="{house.residents[name]}"]')
 
 
 def test_wrong_password_is_explained_and_right_one_shows_the_wall(house: House, page: Page) -> None:

@@ -6,6 +6,7 @@ export type Outcome = 'real' | 'false' | 'test' | 'unknown'
 export type Action = 'acknowledge' | 'arrive' | 'close' | 'snooze' | 'note'
 export type State = 'well' | 'attention' | 'emergency' | 'unknown'
 export type Presence = 'present' | 'absent' | 'unknown'
+export type Monitoring = 'present' | 'absent' | 'network-error' | 'sensor-error' | 'undeployed'
 
 export interface User {
   id: string
@@ -42,6 +43,18 @@ export interface Status {
   presence: Presence | null
   open_alarms: unknown
   monitored: boolean
+  monitoring: Monitoring
+}
+
+export interface Device {
+  id: string
+  kind: string
+  name: string
+  resident_id: string | null
+  assigned_since: string | null
+  heard_at: string | null
+  battery: number | null
+  monitoring: Monitoring
 }
 
 export interface Alarm {

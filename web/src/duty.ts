@@ -14,8 +14,11 @@ const SLEPT_SHOWN_MS = 10 * 60_000
 export type Duty = ReturnType<typeof useDuty>
 type Step = 'off' | 'asking' | 'on' | 'ending'
 
-/** Keep watch for a user; `send` puts a frame on the stream and tells whether it could. */
-export function useDuty(username: string, send: (frame: Record<string, unknown>) => boolean) {
+/** Keep watch for a user; `send` puts a frame on the stream and tells whether it could.
+ *
+ * Without a user the screen shows everything and can never be on duty.
+ */
+export function useDuty(username: string | null, send: (frame: Record<string, unknown>) => boolean) {
   const screen = screenName()
   const state = reactive({
     step: 'off' as Step,
@@ -36,7 +39,7 @@ export function useDuty(username: string, send: (frame: Record<string, unknown>)
     state.slept_ms > 0 && now.value - state.slept_at < SLEPT_SHOWN_MS ? state.slept_ms : 0,
   )
 
-  state.since = rememberedShift(username)
+  state.since = username === null ? null : rememberedShift(username)
   if (state.since !== null) {
     state.step = 'on'
     void stayAwake()
@@ -159,7 +162,7 @@ export function useDuty(username: string, send: (frame: Record<string, unknown>)
     void lock?.release()
   })
 
-  return { state, on_duty, heard, slept, begin, confirm, askToEnd, stay, end, report, tick }
+  return { possible: username !== null, state, on_duty, heard, slept, begin, confirm, askToEnd, stay, end, report, tick }
 }
 
 const SHIFT = 'anxin.duty'

@@ -62,6 +62,15 @@ export function old(elapsed_ms: number): string {
   return t('old.days', { n: Math.floor(minutes / 1440) })
 }
 
+/** How long, in one unit: "12 分". */
+export function brief(elapsed_ms: number): string {
+  const minutes = Math.floor(elapsed_ms / 60_000)
+  if (minutes < 1) return t('brief.seconds', { n: Math.floor(elapsed_ms / 1000) })
+  if (minutes < 60) return t('brief.minutes', { n: minutes })
+  if (minutes < 1440) return t('brief.hours', { n: Math.floor(minutes / 60) })
+  return t('brief.days', { n: Math.floor(minutes / 1440) })
+}
+
 /** How long: "2 分 05 秒". */
 export function span(elapsed_ms: number): string {
   const s = Math.max(0, Math.floor(elapsed_ms / 1000))

@@ -19,6 +19,12 @@ export function go(path: string): void {
   url.value = new URL(location.href)
 }
 
+/** Put another path in place of the present one; what is looked at stays. */
+export function moveTo(path: string): void {
+  history.replaceState(null, '', path + location.search)
+  url.value = new URL(location.href)
+}
+
 /** Change parameters of the present address; null removes one. */
 export function setParameters(changes: Record<string, string | null>): void {
   const target = new URL(location.href)

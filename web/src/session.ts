@@ -1,19 +1,17 @@
 /** Who is using this screen. */
 import { ref, shallowRef } from 'vue'
 import { ApiError, call, type User } from './api'
-import { go } from './route'
+import { go, moveTo } from './route'
 
 export const user = shallowRef<User | null>(null)
 /** True when the person was here and the session ran out, so that the login page can say so. */
 export const expired = ref(false)
 
-let back_to = '/station'
-
 /** Find out whether this browser is logged in; go to the login page if it is not. */
 export async function restore(): Promise<void> {
   try {
     user.value = await call<User>('GET', '/me')
-    if (location.pathname !== '/station') go('/station')
+    if (location.pathname !== '/station') moveTo('/station')
   } catch (error) {
     if (!(error instanceof ApiError)) throw error
     leave()
@@ -24,7 +22,7 @@ export async function login(username: string, password: string): Promise<void> {
   const answer = await call<{ user: User }>('POST', '/auth/login', { username, password })
   expired.value = false
   user.value = answer.user
-  go(back_to)
+  moveTo('/station')
 }
 
 export async function logout(): Promise<void> {
@@ -34,8 +32,8 @@ export async function logout(): Promise<void> {
     // Already over on the server, which is what was wanted.
     if (!(error instanceof ApiError && error.status === 401)) throw error
   }
-  back_to = '/station'
-  leave()
+  user.value = null
+  go('/login')
 }
 
 /** The server says that the session is over. */
@@ -44,8 +42,8 @@ export function sessionEnded(): void {
   leave()
 }
 
+/** To the login page, which keeps in its address what the person wanted to see. */
 function leave(): void {
-  if (location.pathname === '/station') back_to = location.pathname + location.search
   user.value = null
-  if (location.pathname !== '/login') go('/login')
+  if (location.pathname !== '/login') moveTo('/login')
 }

@@ -9,6 +9,7 @@ import {
   type Action,
   type Alarm,
   type AlarmFrame,
+  type Device,
   type Frame,
   type Outcome,
   type Place,
@@ -32,19 +33,22 @@ import { useDuty } from './duty'
 import { sessionEnded } from './session'
 import * as sound from './sound'
 import { Stream } from './stream'
+import { isOfDevices } from './wall'
 
 const MOST_RESIDENTS = 300
 const CLOSED_SHOWN = 12
 const RECONCILE_MS = 60_000
 const PEOPLE_MS = 300_000
 const RETRY_MS = 2_000
+const LOOK_MS = 1_000
 export const TREND_MS = 30 * 60_000
 
 export type Point = [at_ms: number, value: number]
 export type Fault = { status: number; detail: string }
 export type Station = ReturnType<typeof useStation>
 
-export function useStation(username: string) {
+/** Follow everything this user may see; `keeps_watch`: whether the screen can be a station on duty. */
+export function useStation(username: string, keeps_watch: boolean) {
   const board = shallowRef(EMPTY)
   const alarms_read = ref(false)
   const residents = shallowRef<Resident[] | null>(null)
@@ -53,6 +57,7 @@ export function useStation(username: string) {
   const alarms_fault = shallowRef<Fault | null>(null)
   const statuses = shallowReactive(new Map<string, Status>())
   const trends = shallowReactive(new Map<string, Point[]>())
+  const devices = shallowReactive(new Map<string, Device[]>())
   const connection = reactive({ is_up: false, was_up: false, heard_at: serverNow() })
   const newest = shallowRef<Alarm | null>(null)
 
@@ -81,11 +86,12 @@ export function useStation(username: string) {
     },
     ended: sessionEnded,
   })
-  const duty = useDuty(username, (frame) => connection.is_up && stream.send(frame))
+  const duty = useDuty(keeps_watch ? username : null, (frame) => connection.is_up && stream.send(frame))
   stream.start()
   onScopeDispose(() => {
     stream.stop()
     timers.forEach(clearInterval)
+    clearTimeout(looking)
     sound.sound(null)
   })
 
@@ -128,6 +134,7 @@ export function useStation(username: string) {
     }
     if (frame.change === 'raised' || frame.change === 'priority') newest.value = frame.alarm
     const { resident_id } = frame.alarm
+    if (isOfDevices(frame.alarm.kind)) lookAtDevices(resident_id)
     if (resident_id && residents.value && !residents.value.some(({ id }) => id === resident_id)) {
       void readPeople()
     }
@@ -172,6 +179,15 @@ export function useStation(username: string) {
       const fault = faultOf(error)
       if (fault.status === 409) keepAnswer(await call<Alarm>('GET', `/alarms/${alarm.id}`).catch(() => undefined))
       return fault
+    }
+  }
+
+  /** Read one alarm that may be over; a fault of 404 says that it is not there for this user. */
+  async function readAlarm(id: string): Promise<Alarm | Fault> {
+    try {
+      return await call<Alarm>('GET', `/alarms/${encodeURIComponent(id)}`)
+    } catch (error) {
+      return faultOf(error)
     }
   }
 
@@ -237,6 +253,7 @@ export function useStation(username: string) {
       places.value = new Map(all_places.map((place) => [place.id, place]))
       residents.value = all_residents
       people_fault.value = null
+      await readDevices()
       await each(all_residents, 6, ({ id }) => readStatus(id))
       const unseen = all_residents.filter(({ id }) => !trends.has(id))
       await each(unseen, 3, ({ id }) => readTrend(id))
@@ -246,6 +263,33 @@ export function useStation(username: string) {
     } finally {
       reading_people = false
     }
+  }
+
+  /** Read the devices of one resident or of all: what the state of a person cannot tell of each. */
+  async function readDevices(resident_id?: string): Promise<void> {
+    const of = new Map<string, Device[]>()
+    for (const device of await list<Device>(
+      resident_id === undefined ? '/devices' : `/devices?resident_id=${resident_id}`,
+    )) {
+      if (device.resident_id === null) continue
+      of.set(device.resident_id, [...(of.get(device.resident_id) ?? []), device])
+    }
+    const asked = resident_id === undefined ? [...new Set([...devices.keys(), ...of.keys()])] : [resident_id]
+    for (const id of asked) devices.set(id, of.get(id) ?? [])
+  }
+
+  let looking: ReturnType<typeof setTimeout> | undefined
+  let look_at_all = false
+
+  /** A device is missed or back; many that are lost at once are looked at once. */
+  function lookAtDevices(resident_id: string | null): void {
+    look_at_all ||= resident_id === null
+    clearTimeout(looking)
+    looking = setTimeout(() => {
+      const all = look_at_all
+      look_at_all = false
+      void (all ? readPeople() : readDevices().catch(faultOf))
+    }, LOOK_MS)
   }
 
   async function readStatus(id: string): Promise<void> {
@@ -292,11 +336,14 @@ export function useStation(username: string) {
     people_fault,
     statuses,
     trends,
+    devices,
     connection,
     duty,
     tested_at,
     act,
     noteDisplayed,
+    readAlarm,
+    readDevices,
     readPeople,
     most_residents: MOST_RESIDENTS,
   }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import type { Alarm, Place, Status } from './api'
-import { bedLabel, fit, foremost, newestAge, reading, stateOf } from './wall'
+import type { Alarm, Device, Place, Status } from './api'
+import { bedLabel, fit, foremost, newestAge, reading, stateOf, watchOf } from './wall'
 
 const NOW = Date.parse('2026-03-01T08:00:00Z')
 const at = (seconds_ago: number) => new Date(NOW - seconds_ago * 1000).toISOString()
@@ -13,6 +13,7 @@ function status(changes: Partial<Status> = {}): Status {
     presence: 'present',
     open_alarms: [],
     monitored: true,
+    monitoring: 'present',
     ...changes,
   }
 }
@@ -44,21 +45,63 @@ describe('the state of a bed', () => {
   const sos = { class: 'emergency', priority: 'high', condition: 'present', handling: 'open' } as Alarm
 
   it('is an emergency as soon as the alarm is there, before the status says so', () => {
-    expect(stateOf(status(), [sos])).toBe('emergency')
+    expect(stateOf(status(), [sos], 'present')).toBe('emergency')
   })
 
   it('that nothing was ever heard of is not well', () => {
-    expect(stateOf(undefined, [])).toBe('unknown')
+    expect(stateOf(undefined, [], null)).toBe('unknown')
   })
 
   it('never hides what the platform says behind a lesser alarm', () => {
-    expect(stateOf(status({ state: 'emergency' }), [{ ...sos, priority: 'low' }])).toBe('emergency')
+    expect(stateOf(status({ state: 'emergency' }), [{ ...sos, priority: 'low' }], 'present')).toBe('emergency')
   })
 
   it('names the most urgent alarm, and of two the one that waits', () => {
     const taken = { ...sos, id: '1', handling: 'acknowledged' } as Alarm
     const waits = { ...sos, id: '2' } as Alarm
     expect(foremost([{ ...sos, id: '0', priority: 'low' } as Alarm, taken, waits])?.id).toBe('2')
+  })
+})
+
+describe('how a bed is monitored', () => {
+  const mat = { assigned_since: at(7200), heard_at: at(5), monitoring: 'present' } as Device
+  const hr = { hr: { value: 72, at: at(5) } }
+  const shown = (told: Status, devices: Device[], alarms: Alarm[] = []) => {
+    const watch = watchOf(told, devices, alarms)
+    return [watch, stateOf(told, alarms, watch)]
+  }
+
+  it('is well only where every device is heard', () => {
+    expect(shown(status({ latest: hr }), [mat, mat])).toEqual(['present', 'well'])
+    expect(shown(status({ monitoring: 'absent' }), [mat])).toEqual(['absent', 'well'])
+  })
+
+  it.each(['network-error', 'sensor-error', 'undeployed'] as const)('is never well with %s', (monitoring) => {
+    expect(shown(status({ monitoring, latest: hr }), [mat])).toEqual([monitoring, 'unknown'])
+  })
+
+  it.each(['network-error', 'sensor-error'] as const)('is in part where one of several has %s', (monitoring) => {
+    expect(shown(status(), [mat, { ...mat, monitoring }])).toEqual(['partly', 'attention'])
+  })
+
+  it('is in part as soon as the alarm says so, before the devices are read again', () => {
+    const silent = { kind: 'device_silent', class: 'technical', priority: 'low', condition: 'present' } as Alarm
+    expect(shown(status(), [mat], [silent])).toEqual(['partly', 'attention'])
+    expect(shown(status(), [mat], [{ ...silent, condition: 'recovered' }])).toEqual(['present', 'well'])
+  })
+
+  it('is told apart where nothing was ever heard, even while that is no fault yet', () => {
+    const silent = status({ state: 'unknown', presence: null })
+    const never = { ...mat, heard_at: null }
+    expect(shown(silent, [never])).toEqual(['never', 'unknown'])
+    // What it sent when somebody else had it does not count.
+    expect(shown(silent, [{ ...mat, heard_at: at(9000) }])).toEqual(['never', 'unknown'])
+    // The first value is newer than the list of devices.
+    expect(shown(status({ latest: hr }), [never])).toEqual(['present', 'well'])
+  })
+
+  it('is not known before the platform has told', () => {
+    expect(watchOf(undefined, [], [])).toBeNull()
   })
 })
 

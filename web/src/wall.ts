@@ -1,5 +1,5 @@
 /** What a bed's card shows, worked out from what is known; pure. */
-import type { Alarm, Latest, Place, Resident, State, Status } from './api'
+import type { Alarm, Device, Latest, Monitoring, Place, Resident, State, Status } from './api'
 import { isMoreUrgent } from './board'
 
 const SECOND = 1000
@@ -39,14 +39,55 @@ export function newestAge(status: Status | undefined, now_ms: number): number | 
   return Number.isFinite(newest) ? Math.max(0, now_ms - newest) : null
 }
 
-/** The state to show: the platform's word, or worse where an alarm has come since it spoke. */
-export function stateOf(status: Status | undefined, alarms: Alarm[]): State {
+/** How a bed is monitored: `never` was anything heard, `partly` says that one of several is missed. */
+export type Watch = Monitoring | 'never' | 'partly'
+
+const MISSED: readonly Watch[] = ['network-error', 'sensor-error']
+const BLIND: readonly Watch[] = [...MISSED, 'undeployed', 'never']
+
+/** The platform's word on a resident's devices, and worse where one of them is missed; null: not told yet. */
+export function watchOf(status: Status | undefined, devices: Device[], alarms: Alarm[]): Watch | null {
+  if (!status) return null
+  const { monitoring, state, latest } = status
+  if (monitoring === 'undeployed') return monitoring
+  // The list of devices is older than the status, which may have heard the first of them since.
+  const may_be_new = state !== 'well' && Object.keys(latest).length === 0
+  if (may_be_new && devices.length > 0 && devices.every(isNeverHeard)) return 'never'
+  if (MISSED.includes(monitoring)) return monitoring
+  const is_missed =
+    devices.some((device) => MISSED.includes(device.monitoring)) ||
+    alarms.some(({ kind, condition }) => isOfDevices(kind) && condition === 'present')
+  return is_missed ? 'partly' : monitoring
+}
+
+/** Nothing tells how the person is. */
+export function isBlind(watch: Watch | null): boolean {
+  return watch !== null && BLIND.includes(watch)
+}
+
+/** What a device sent for somebody else before is no sign of life here. */
+export function isNeverHeard({ heard_at, assigned_since }: Device): boolean {
+  return heard_at === null || (assigned_since !== null && Date.parse(heard_at) <= Date.parse(assigned_since))
+}
+
+/** An alarm of this kind tells that devices are missed, or are heard again. */
+export function isOfDevices(kind: string): boolean {
+  return kind === 'device_silent' || kind === 'device_fault'
+}
+
+/** The state to show: the platform's word, or worse where an alarm has come since it spoke.
+ *
+ * A bed that is not watched, or only in part, is never well.
+ */
+export function stateOf(status: Status | undefined, alarms: Alarm[], watch: Watch | null): State {
   const present = alarms.filter((alarm) => alarm.condition === 'present')
   const known = status?.state ?? 'unknown'
   const isEmergency = (alarm: Alarm) =>
     alarm.priority === 'high' && ['emergency', 'physiological', 'safety'].includes(alarm.class)
   if (known === 'emergency' || present.some(isEmergency)) return 'emergency'
   if (known === 'attention' || present.some((alarm) => alarm.priority !== 'low')) return 'attention'
+  if (known === 'well' && isBlind(watch)) return 'unknown'
+  if (known === 'well' && watch === 'partly') return 'attention'
   return known
 }
 
@@ -65,6 +106,7 @@ export interface Bed {
   resident: Resident
   label: string
   state: State
+  watch: Watch | null
 }
 
 /** Beds by their label as people count (2 before 10), or problems first. */
