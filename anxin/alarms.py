@@ -221,6 +221,11 @@ def _moved(state: Episode, transition: Transition) -> Episode | None:
     return msgspec.structs.replace(state, handling=transition.target or state.handling)
 
 
+def fault_subject(place_id: int, reason: str, which: str = "") -> str:
+    """Return the subject of a fault of a place: each reason, each `which` of it, is one episode."""
+    return ":".join(part for part in (f"p{place_id}", reason, which) if part)
+
+
 def state_diagram() -> str:
     """Return the table as a Mermaid state diagram, for the documents."""
     lines = ["stateDiagram-v2", "    [*] --> open: raise"]

@@ -7,21 +7,21 @@ nobody and is closed at once. When it does not arrive, that is a fault that peop
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from anxin.alarms import fault_subject
 from anxin.config import Address
 from anxin.db.intake import Raise, Recover
 from anxin.db.pool import Database
 from anxin.db.stations import (
-    Round,
     TestAlarm,
-    begin_self_test,
-    close_self_tests,
+    clear_self_tests,
     due_self_tests,
     enrol_self_test,
     finish_self_test,
     self_test_alarm,
+    self_test_run,
 )
 from anxin.device_secret import new_secret
 from anxin.errors import AnxinError
@@ -31,6 +31,8 @@ from anxin.stations import SELF_TEST_EVERY, self_test_device
 
 PUBLISH_SECONDS: Final = 15.0
 DISPLAY_SECONDS: Final = 30.0
+LONGEST: Final = timedelta(seconds=60)
+"""A run that goes on for longer has a worker that stands still: others go on without it."""
 LOOK_SECONDS: Final = 0.25
 _log = log(__name__)
 
@@ -51,7 +53,13 @@ class SelfTests:
         self._secrets: dict[int, tuple[str, int]] = {}
 
     async def tick(self) -> int:
-        """Run the self-tests that are due, all at once; return how many were run."""
+        """Run the self-tests that are due, all at once; return how many were run.
+
+        Before, clear up after workers that were killed in theirs: such a test is due again now.
+        """
+        left = await clear_self_tests(self._database, LONGEST)
+        if left:
+            _log.warning("self_tests_interrupted", runs=left)
         places = await due_self_tests(self._database, SELF_TEST_EVERY)
         # Each to its end: what goes wrong at one place is no reason to leave the others.
         ends = await asyncio.gather(*map(self.run, places), return_exceptions=True)
@@ -62,10 +70,10 @@ class SelfTests:
 
     async def run(self, place_id: int) -> bool | None:
         """Run one self-test; return whether it was shown, None when another worker runs it."""
-        run_id = await begin_self_test(self._database, place_id, SELF_TEST_EVERY)
-        if run_id is None:
-            return None
-        await close_self_tests(self._database, place_id)
+        async with self_test_run(self._database, place_id, SELF_TEST_EVERY) as run_id:
+            return None if run_id is None else await self._test(place_id, run_id)
+
+    async def _test(self, place_id: int, run_id: int) -> bool | None:
         alarm: TestAlarm | None = None
         failed: str | None = None
         try:
@@ -79,11 +87,12 @@ class SelfTests:
                 failed = "no_alarm"
             elif alarm.displayed_at is None:
                 failed = "not_displayed"
-        await finish_self_test(self._database, run_id, alarm=alarm, failed=failed)
-        await close_self_tests(self._database, place_id)
-        await self._tell(place_id, failed)
-        _log.info("self_test", place_id=place_id, run=run_id, failed=failed)
-        return failed is None
+        tells = await self._fault(place_id, failed)
+        finished = await finish_self_test(
+            self._database, run_id, alarm=alarm, failed=failed, tells=tells
+        )
+        _log.info("self_test", place_id=place_id, run=run_id, failed=failed, finished=finished)
+        return failed is None if finished else None
 
     async def _shown(self, place_id: int) -> TestAlarm | None:
         """Return the alarm once it was shown, or as it is when that takes too long."""
@@ -97,20 +106,18 @@ class SelfTests:
             return alarm
         return alarm
 
-    async def _tell(self, place_id: int, failed: str | None) -> None:
-        """Raise or recover the fault of a self-test, whose subject is the test bed."""
+    async def _fault(self, place_id: int, failed: str | None) -> Raise | Recover:
+        """Return what is told of a run: the fault of the test bed, or that it is over."""
         bed_id = (await self._secret(place_id))[1]
-        subject = f"p{bed_id}"
-        change: Raise | Recover = Recover(subject, "device_fault", "selftest")
-        if failed is not None:
-            now_us = round(datetime.now(UTC).timestamp() * 1_000_000)
-            detail = {"reason": "selftest_failed", "step": failed}
-            change = Raise(
-                subject, None, bed_id, None, "device_fault", "technical", HIGH, now_us, False, 1,
-                detail, "selftest",
-            )  # fmt: skip
-        async with self._database.transaction() as connection:
-            await Round(connection).alarms([change])
+        subject = fault_subject(bed_id, "selftest_failed")
+        if failed is None:
+            return Recover(subject, "device_fault", "selftest")
+        now_us = round(datetime.now(UTC).timestamp() * 1_000_000)
+        detail = {"reason": "selftest_failed", "step": failed}
+        return Raise(
+            subject, None, bed_id, None, "device_fault", "technical", HIGH, now_us, False, 1,
+            detail, "selftest",
+        )  # fmt: skip
 
     async def _publish(self, place_id: int, event_id: str) -> None:
         """Press the button; a secret that is not known, or no longer taken, is made anew."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from anxin.alarms import fault_subject
 from anxin.db.intake import Raise, Recover
 from anxin.db.pool import Database
 from anxin.db.stations import Round
@@ -17,7 +18,6 @@ from anxin.stations import UNMANNED_AFTER, Fault, Station, fault_of
 
 BUNDLE: Final = timedelta(minutes=5)
 """A fault that was closed is told again after so long, while it lasts."""
-_WORST_FIRST: Final[tuple[Fault, ...]] = ("station_gone", "station_asleep", "station_muted")
 
 
 async def watch_stations(database: Database) -> int:
@@ -38,13 +38,21 @@ async def watch_stations(database: Database) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PlaceFault:
-    """The stations of a place that cannot call anybody, by user name; none: nobody is on duty."""
+    """Stations of a place that cannot call anybody, all for one reason, by user name.
+
+    Without any: nobody is on duty.
+    """
 
     place_id: int
     priority: int
     reason: Fault
     stations: Mapping[str, str]
     since: datetime
+
+    @property
+    def subject(self) -> str:
+        """The subject of its episode."""
+        return fault_subject(self.place_id, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +71,13 @@ def survey(
     judged = [(station, fault_of(station, now)) for station in stations]
     well = tuple(sorted({station.path for station, fault in judged if fault is None}))
     manned = [station.path for station in stations]
-    bad: dict[int, list[tuple[Station, Fault]]] = {}
+    bad: dict[tuple[int, Fault], list[Station]] = {}
     for station, fault in judged:
         if fault is not None and station.place_id is not None:
-            bad.setdefault(station.place_id, []).append((station, fault))
+            bad.setdefault((station.place_id, fault), []).append(station)
     faults, deaf = [], set()
-    for place_id, ones in bad.items():
-        path = ones[0][0].path
+    for (place_id, reason), ones in bad.items():
+        path = ones[0].path
         alone = not path.startswith(well)
         if alone:
             deaf.add(path)
@@ -77,9 +85,9 @@ def survey(
             PlaceFault(
                 place_id,
                 HIGH if alone else MEDIUM,
-                min((fault for _, fault in ones), key=_WORST_FIRST.index),
-                {station.username: fault for station, fault in ones},
-                min(station.seen_at for station, _ in ones),
+                reason,
+                {station.username: reason for station in ones},
+                min(station.seen_at for station in ones),
             )
         )
     for place in unmanned:
@@ -95,40 +103,45 @@ def changes(
 ) -> list[Raise | Recover]:
     """Return the alarms to raise and to recover, given the episodes there are.
 
-    A fault is told once while it lasts, and again when other stations or a higher priority join.
+    A fault is told once while it lasts, and again when its stations change or its priority rises.
     """
     known = {episode["subject"]: episode for episode in episodes}
     out: list[Raise | Recover] = []
     for fault in faults:
-        episode = known.pop(f"p{fault.place_id}", None)
+        episode = known.pop(fault.subject, None)
         if episode is None or not _told(fault, episode):
-            out.append(_raise(fault))
-    # The place may have another fault in the same episode, told by somebody else: that one stays.
+            out.append(_raise(fault, episode))
     out += [
         Recover(subject, "device_fault", "worker")
         for subject, episode in known.items()
-        if episode["condition"] == "present"
-        and episode["handling"] != "closed"
-        and str(episode["detail"].get("reason", "")).startswith("station_")
+        if episode["condition"] == "present" and episode["handling"] != "closed"
     ]
     return out
 
 
 def _told(fault: PlaceFault, episode: Mapping[str, Any]) -> bool:
-    there = episode["condition"] == "present" or episode["handling"] == "closed"
-    same = episode["detail"]["stations"] == dict(fault.stations)
-    return bool(there and same and episode["priority"] >= fault.priority)
+    if episode["priority"] < fault.priority:
+        return False
+    # Of what somebody has closed just now, fewer stations are no news.
+    named = set(episode["detail"]["stations"])
+    if episode["handling"] == "closed":
+        return named.issuperset(fault.stations)
+    return named == set(fault.stations) and episode["condition"] == "present"
 
 
-def _raise(fault: PlaceFault) -> Raise:
+def _raise(fault: PlaceFault, episode: Mapping[str, Any] | None) -> Raise:
+    # Said at the priority that the open episode has: a lower one would not renew its detail.
+    priority = fault.priority
+    if episode is not None and episode["handling"] != "closed":
+        priority = max(priority, episode["priority"])
     return Raise(
-        subject=f"p{fault.place_id}",
+        subject=fault.subject,
         resident_id=None,
         place_id=fault.place_id,
         device_key=None,
         kind="device_fault",
         class_="technical",
-        priority=fault.priority,
+        priority=priority,
         event_us=round(fault.since.timestamp() * 1_000_000),
         late=False,
         count=1,

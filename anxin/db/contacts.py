@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from anxin.alarms import fault_subject
 from anxin.db.pool import Database, blocks
 from anxin.db.scope import Scope
 from anxin.errors import NotFound
@@ -141,12 +142,15 @@ async def delete_contact(database: Database, scope: Scope, self_id: int, contact
 
 
 async def note_worked(database: Database, contact_id: int) -> None:
-    """Note that a contact was reached; with the last dead one of a place its alarm recovers."""
+    """Note that a contact was reached; with the last dead one of its place and channel their alarm
+    recovers.
+    """
     sql = blocks("contacts")
     async with database.transaction() as connection:
         row = await (await connection.execute(sql["worked"], {"id": contact_id})).fetchone()
         if row is not None and row["place_id"] is not None:
-            await connection.execute(sql["recover"], {"place_id": row["place_id"]})
+            subject = fault_subject(row["place_id"], "channel_failing", row["channel"])
+            await connection.execute(sql["recover"], {**row, "subject": subject})
 
 
 async def note_broke(database: Database, contact_id: int, error: str) -> bool:
@@ -165,12 +169,17 @@ async def note_broke(database: Database, contact_id: int, error: str) -> bool:
         row = await (await connection.execute(sql["broke"], parameters)).fetchone()
         if row is None or not row["dies"] or row["place_id"] is None:
             return False
-        detail = {"reason": "channel_failing", "channel": row["channel"], "contact_id": row["id"]}
+        detail = {
+            "reason": "channel_failing",
+            "channel": row["channel"],
+            "contact_ids": [*row["dead"], row["id"]],
+        }
         await connection.execute(
             sql["alarm"],
             {
                 "id": contact_id,
                 "place_id": row["place_id"],
+                "subject": fault_subject(row["place_id"], "channel_failing", row["channel"]),
                 "since": row["failing_since"],
                 "detail": json.dumps(detail),
             },

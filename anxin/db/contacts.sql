@@ -52,16 +52,16 @@ WHERE id = %(id)s
 DELETE FROM contacts WHERE id = %(id)s
 
 -- name: worked
--- Returns whose alarm may end: the place of a contact that had failed, when no other there fails.
+-- Returns whose alarm may end: the place and channel of a contact that had failed.
 WITH mended AS (
     UPDATE contacts c SET
         failures = 0, failing_since = NULL, alarmed_at = NULL, last_error = NULL,
         last_ok_at = clock_timestamp()
     FROM (SELECT id, alarmed_at FROM contacts WHERE id = %(id)s FOR UPDATE) AS was
     WHERE c.id = was.id
-    RETURNING c.user_id, c.place_id, was.alarmed_at IS NOT NULL AS failed
+    RETURNING c.user_id, c.place_id, c.channel, was.alarmed_at IS NOT NULL AS failed
 )
-SELECT coalesce(m.place_id, u.place_id) AS place_id
+SELECT coalesce(m.place_id, u.place_id) AS place_id, m.channel
 FROM mended m LEFT JOIN users u ON u.id = m.user_id
 WHERE m.failed
 
@@ -78,23 +78,23 @@ UPDATE contacts c SET
     last_error = %(error)s::text
 FROM was WHERE c.id = was.id
 RETURNING c.id::text, c.channel, was.place_id, c.failing_since,
+    -- What the place's alarm about this channel names already.
+    ARRAY(SELECT o.id::text FROM contacts o LEFT JOIN users v ON v.id = o.user_id
+          WHERE o.alarmed_at IS NOT NULL AND o.enabled AND o.channel = c.channel AND o.id <> c.id
+            AND coalesce(o.place_id, v.place_id) = was.place_id ORDER BY o.id) AS dead,
     (c.failures > %(most_failures)s
      OR c.failing_since < clock_timestamp() - %(most_seconds)s * interval '1 second')
     AND c.alarmed_at IS NULL AS dies
 
 -- name: alarm
 WITH noted AS (UPDATE contacts SET alarmed_at = clock_timestamp() WHERE id = %(id)s::bigint)
-SELECT raise_alarm('p' || %(place_id)s::bigint, NULL, %(place_id)s::bigint, NULL, 'device_fault',
-                   'technical', 2::smallint, %(since)s::timestamptz, false, 1,
+SELECT raise_alarm(%(subject)s, NULL, %(place_id)s::bigint, NULL, 'device_fault', 'technical',
+                   2::smallint, %(since)s::timestamptz, false, 1,
                    %(detail)s::jsonb, 'delivery')
 
 -- name: recover
-SELECT recover_alarm('p' || %(place_id)s::bigint, 'device_fault', 'delivery')
-WHERE EXISTS (
-    SELECT 1 FROM alarms
-    WHERE subject = 'p' || %(place_id)s::bigint AND kind = 'device_fault' AND handling <> 'closed'
-      AND detail ->> 'reason' = 'channel_failing')
-  AND NOT EXISTS (
+SELECT recover_alarm(%(subject)s, 'device_fault', 'delivery')
+WHERE NOT EXISTS (
     SELECT 1 FROM contacts c LEFT JOIN users u ON u.id = c.user_id
-    WHERE c.alarmed_at IS NOT NULL AND c.enabled
+    WHERE c.alarmed_at IS NOT NULL AND c.enabled AND c.channel = %(channel)s
       AND coalesce(c.place_id, u.place_id) = %(place_id)s::bigint)

@@ -27,6 +27,7 @@ class Letter:
     attempts: int
     created_at: datetime
     kind: str
+    reason: str | None
     priority: int
     raised_at: datetime
     urgent: bool

@@ -35,7 +35,8 @@ WITH living AS MATERIALIZED (
     RETURNING d.*
 )
 SELECT d.id, d.key, d.alarm_id, d.channel, d.contact_id, d.attempts, d.created_at,
-       a.kind, a.priority, a.raised_at,
+       a.kind, CASE WHEN a.kind = 'device_fault' THEN a.detail ->> 'reason' END AS reason,
+       a.priority, a.raised_at,
        a.priority = 3 OR a.class IN ('emergency', 'safety') AS urgent,
        r.name, coalesce(here.places, '{}') AS places,
        c.address, c.secret,

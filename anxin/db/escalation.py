@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from anxin.alarms import fault_subject
 from anxin.db.pool import Database, blocks
 from anxin.db.roster import everybody, path_places
 from anxin.escalation import Ladder, People, Plan, Timer, Where
@@ -79,10 +80,11 @@ async def tell_unreachable(
     database: Database, unreachable: Sequence[int], reachable: Sequence[int]
 ) -> None:
     """Raise, once per place, that nobody can be reached there, and end it where somebody was."""
-    if unreachable:
-        await database.fetch(_SQL["raise_unreachable"], {"places": sorted(set(unreachable))})
-    if reachable:
-        await database.fetch(_SQL["recover_reachable"], {"places": sorted(set(reachable))})
+    for name, told in (("raise_unreachable", unreachable), ("recover_reachable", reachable)):
+        if told:
+            places = sorted(set(told))
+            subjects = [fault_subject(place, "nobody_reachable") for place in places]
+            await database.fetch(_SQL[name], {"places": places, "subjects": subjects})
 
 
 async def overdue_seconds(database: Database) -> float:

@@ -28,21 +28,17 @@ SELECT escalate(%(plans)s::jsonb) AS done
 SELECT rescue_alarms() AS rescued
 
 -- name: raise_unreachable
-SELECT raise_alarm('p' || t.id, NULL, t.id, NULL, 'device_fault', 'technical', 3::smallint,
+SELECT raise_alarm(t.subject, NULL, t.id, NULL, 'device_fault', 'technical', 3::smallint,
                    clock_timestamp(), false, 1, '{"reason": "nobody_reachable"}', 'watchdog')
-FROM unnest(%(places)s::bigint[]) AS t (id)
+FROM unnest(%(places)s::bigint[], %(subjects)s::text[]) AS t (id, subject)
 WHERE NOT EXISTS (
     SELECT 1 FROM alarms a
-    WHERE a.subject = 'p' || t.id AND a.kind = 'device_fault' AND a.handling <> 'closed'
-      AND a.condition = 'present' AND a.detail ->> 'reason' = 'nobody_reachable')
+    WHERE a.subject = t.subject AND a.kind = 'device_fault' AND a.handling <> 'closed'
+      AND a.condition = 'present')
 
 -- name: recover_reachable
-SELECT recover_alarm('p' || t.id, 'device_fault', 'watchdog')
-FROM unnest(%(places)s::bigint[]) AS t (id)
-WHERE EXISTS (
-    SELECT 1 FROM alarms a
-    WHERE a.subject = 'p' || t.id AND a.kind = 'device_fault' AND a.handling <> 'closed'
-      AND a.condition = 'present' AND a.detail ->> 'reason' = 'nobody_reachable')
+SELECT recover_alarm(subject, 'device_fault', 'watchdog')
+FROM unnest(%(subjects)s::text[]) AS t (subject)
 
 -- name: overdue
 SELECT coalesce(max(extract(epoch FROM clock_timestamp() - due_at)), 0)::float8 AS seconds

@@ -1,17 +1,18 @@
 """Stations: what each screen says of itself, which faults that makes, and the self-tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from psycopg.rows import DictRow
 
 from anxin.db.intake import Raise, Recover, Transaction
-from anxin.db.pool import Connection, Database, blocks
+from anxin.db.pool import Connection, Database, blocks, connect, translated
 from anxin.db.scope import Scope
-from anxin.stations import SELF_TEST_BED, Sound, Station, self_test_device
+from anxin.stations import SELF_TEST_BED, Fault, Sound, Station, self_test_device
 
 _SQL = blocks("stations")
 
@@ -95,7 +96,9 @@ class Round:
 
     async def episodes(self, bundle: timedelta) -> list[DictRow]:
         """Return the faults of stations that are open, or were closed within `bundle`."""
-        return await self._rows("episodes", {"bundle": bundle.total_seconds()})
+        return await self._rows(
+            "episodes", {"bundle": bundle.total_seconds(), "reasons": list(get_args(Fault))}
+        )
 
     async def alarms(self, changes: Sequence[Raise | Recover]) -> None:
         """Raise and recover faults in this transaction."""
@@ -121,11 +124,25 @@ async def due_self_tests(database: Database, every: timedelta) -> list[int]:
     return [row["place_id"] for row in rows]
 
 
-async def begin_self_test(database: Database, place_id: int, every: timedelta) -> int | None:
-    """Begin a run and return its number; None when another worker has begun it."""
-    parameters = {"place_id": place_id, "every": every.total_seconds()}
-    row = await database.fetch_one(_SQL["begin_self_test"], parameters)
-    return row["id"] if row else None
+@asynccontextmanager
+async def self_test_run(
+    database: Database, place_id: int, every: timedelta
+) -> AsyncIterator[int | None]:
+    """Begin a run and give its number; None when another worker has begun it.
+
+    A connection of its own shows that the run's worker lives: killed, it leaves the run to others.
+    """
+    connection = await connect(database.dsn, autocommit=True, application="anxin self-test")
+    async with connection:
+        async with translated(), connection.transaction():
+            begun = await connection.execute(
+                _SQL["begin_self_test"],
+                {"place_id": place_id, "every": every.total_seconds()},
+            )
+            row = await begun.fetchone()
+            if row:
+                await connection.execute(_SQL["hold_self_test"], row)
+        yield row["id"] if row else None
 
 
 async def enrol_self_test(
@@ -159,31 +176,54 @@ async def self_test_alarm(database: Database, place_id: int) -> TestAlarm | None
     return TestAlarm(**row) if row else None
 
 
-async def close_self_tests(database: Database, place_id: int) -> None:
-    """Close every alarm that self-tests of a place have left open."""
+async def clear_self_tests(database: Database, longest: timedelta) -> int:
+    """Give up runs whose worker is no more, or longer at it than `longest`; return how many.
+
+    Every test alarm that is open beside no run is closed.
+    """
     async with database.transaction() as connection:
-        closed = await connection.execute(
-            _SQL["close_self_tests"], {"id": self_test_device(place_id)}
+        left = await connection.execute(
+            _SQL["leave_self_tests"], {"longest": longest.total_seconds()}
         )
-        ids = [row["id"] for row in await closed.fetchall()]
-        if ids:
-            await connection.execute(_SQL["record_closed"], {"ids": ids})
-        await connection.execute(_SQL["forget_self_tests"], {"place_id": place_id})
+        await _close_self_tests(connection)
+        await connection.execute(_SQL["forget_self_tests"])
+    return left.rowcount
 
 
 async def finish_self_test(
-    database: Database, run_id: int, *, alarm: TestAlarm | None, failed: str | None
-) -> None:
-    """Write down how a run ended."""
-    await database.execute(
-        _SQL["finish_self_test"],
-        {
-            "id": run_id,
-            "alarm_id": alarm.id if alarm else None,
-            "displayed_at": alarm.displayed_at if alarm else None,
-            "failed": failed,
-        },
-    )
+    database: Database,
+    run_id: int,
+    *,
+    alarm: TestAlarm | None,
+    failed: str | None,
+    tells: Raise | Recover,
+) -> bool:
+    """Write down how a run ended, close its alarm and tell of its fault, all or nothing.
+
+    False: the run was given up meanwhile, and somebody else's tells.
+    """
+    async with database.transaction() as connection:
+        finished = await connection.execute(
+            _SQL["finish_self_test"],
+            {
+                "id": run_id,
+                "alarm_id": alarm.id if alarm else None,
+                "displayed_at": alarm.displayed_at if alarm else None,
+                "failed": failed,
+            },
+        )
+        if finished.rowcount == 0:
+            return False
+        await _close_self_tests(connection)
+        await Transaction(connection).alarms([tells])
+    return True
+
+
+async def _close_self_tests(connection: Connection) -> None:
+    closed = await connection.execute(_SQL["close_self_tests"])
+    ids = [row["id"] for row in await closed.fetchall()]
+    if ids:
+        await connection.execute(_SQL["record_closed"], {"ids": ids})
 
 
 def _station(row: DictRow) -> Station:

@@ -63,7 +63,7 @@ HAVING NOT bool_or(s.on_duty AND s.seen_at > now() - interval '12 hours')
 -- Open faults of stations, and those closed so lately that the same fault is no news.
 SELECT DISTINCT ON (subject) subject, priority, condition, handling, detail
 FROM alarms
-WHERE kind = 'device_fault' AND detail ? 'stations'
+WHERE kind = 'device_fault' AND detail ->> 'reason' = ANY(%(reasons)s::text[])
   AND (handling <> 'closed' OR closed_at > now() - %(bundle)s * interval '1 second')
 ORDER BY subject, id DESC
 
@@ -82,11 +82,23 @@ WHERE a.id = e.alarm_id AND a.handling = 'open' AND a.priority > 1
   AND NOT EXISTS (SELECT 1 FROM unnest(%(well)s::text[]) AS w (path)
                   WHERE starts_with(p.path, w.path))
 
+-- name: leave_self_tests
+-- A run whose worker was killed has lost its lock, one whose worker stands still its time.
+UPDATE self_tests t SET failed = 'interrupted', finished_at = clock_timestamp()
+WHERE t.finished_at IS NULL
+  AND (t.started_at < clock_timestamp() - %(longest)s * interval '1 second'
+       OR NOT EXISTS (SELECT 1 FROM pg_locks l
+                      WHERE l.locktype = 'advisory' AND l.classid = 4155033 AND l.granted
+                        AND l.objid = t.id::integer::oid
+                        AND l.database = (SELECT oid FROM pg_database
+                                          WHERE datname = current_database())))
+
 -- name: self_test_due
 SELECT DISTINCT s.place_id FROM stations s
 WHERE s.on_duty AND s.visible AND s.place_id IS NOT NULL
   AND s.seen_at > now() - interval '30 seconds'
   AND NOT EXISTS (SELECT 1 FROM self_tests t WHERE t.place_id = s.place_id
+                  AND t.failed IS DISTINCT FROM 'interrupted'
                   AND t.started_at > now() - %(every)s * interval '1 second')
 ORDER BY s.place_id LIMIT 20
 
@@ -96,8 +108,13 @@ INSERT INTO self_tests (place_id)
 SELECT %(place_id)s::bigint
 WHERE pg_try_advisory_xact_lock(4155032, %(place_id)s::integer)
   AND NOT EXISTS (SELECT 1 FROM self_tests t WHERE t.place_id = %(place_id)s
+                  AND t.failed IS DISTINCT FROM 'interrupted'
                   AND t.started_at > now() - %(every)s * interval '1 second')
 RETURNING id
+
+-- name: hold_self_test
+-- Held for as long as the connection lives, and taken before anybody can see the line.
+SELECT pg_advisory_lock(4155033, %(id)s::integer)
 
 -- name: self_test_bed
 WITH there AS (
@@ -127,10 +144,11 @@ WHERE d.id = %(id)s AND a.detail @> '{"selftest": true}' AND a.handling <> 'clos
 ORDER BY a.id DESC LIMIT 1
 
 -- name: close_self_tests
+-- Also what comes late, out of a spool. Any worker does it, and never beside a run that goes on.
 UPDATE alarms a SET handling = 'closed', outcome = 'test', closed_at = clock_timestamp()
-FROM devices d
-WHERE d.key = a.device_key AND d.id = %(id)s AND a.detail @> '{"selftest": true}'
-  AND a.handling <> 'closed'
+WHERE a.handling <> 'closed' AND a.kind = 'sos' AND a.detail @> '{"selftest": true}'
+  AND NOT EXISTS (SELECT 1 FROM self_tests t JOIN devices d ON d.key = a.device_key
+                  WHERE t.finished_at IS NULL AND d.id = 'anxin-selftest-' || t.place_id)
 RETURNING a.id
 
 -- name: record_closed
@@ -138,8 +156,9 @@ SELECT record_change(a, 'closed', NULL, 'selftest', 'rule', NULL) FROM alarms a
 WHERE a.id = ANY(%(ids)s::bigint[])
 
 -- name: finish_self_test
-UPDATE self_tests SET alarm_id = %(alarm_id)s, displayed_at = %(displayed_at)s, failed = %(failed)s
-WHERE id = %(id)s
+UPDATE self_tests SET alarm_id = %(alarm_id)s, displayed_at = %(displayed_at)s, failed = %(failed)s,
+    finished_at = clock_timestamp()
+WHERE id = %(id)s AND finished_at IS NULL
 
 -- name: self_tests
 SELECT t.id::text, t.place_id::text, t.started_at, t.alarm_id::text, t.displayed_at, t.failed
@@ -148,4 +167,4 @@ WHERE starts_with(p.path, %(path)s::text) AND (%(before)s::bigint IS NULL OR t.i
 ORDER BY t.id DESC LIMIT %(limit)s
 
 -- name: forget_self_tests
-DELETE FROM self_tests WHERE place_id = %(place_id)s AND started_at < now() - interval '30 days'
+DELETE FROM self_tests WHERE started_at < now() - interval '30 days'

@@ -53,6 +53,38 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
     "unusual": ("与平时不同", "Unlike usual"),
 }
 
+FAULTS: Final[Mapping[str, tuple[str, str, str, str]]] = {
+    "station_gone": (
+        "护理站不在线", "no station is online",
+        "请打开护理站页面并开始值班", "open the station page and begin duty",
+    ),
+    "station_asleep": (
+        "护理站页面不在屏幕上", "the station page is hidden or asleep",
+        "请把护理站页面放到前面", "bring the station page to the front",
+    ),
+    "station_muted": (
+        "护理站没有声音", "the station has no sound",
+        "请打开声音并测试", "switch the sound on and test it",
+    ),
+    "selftest_failed": (
+        "报警通道自检失败", "the alarm path failed its self-test",
+        "请巡视老人并联系管理员", "look in on residents and call the administrator",
+    ),
+    "nobody_reachable": (
+        "报警通知不到任何人", "an alarm reached nobody",
+        "请检查排班和联系方式", "check the roster and the contacts",
+    ),
+    "channel_failing": (
+        "通知通道发送失败", "a notification channel fails",
+        "请检查联系方式和通道设置", "check its contacts and settings",
+    ),
+    "deaf": (
+        "平台收不到设备数据", "the platform does not hear its devices",
+        "请巡视老人并联系管理员", "look in on residents and call the administrator",
+    ),
+}  # fmt: skip
+"""By the reason of a `device_fault`: what is wrong, and what to do next, each in both languages."""
+
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """What one message says. `alarm_ids` has several in a summary and none in a test."""
@@ -69,6 +101,9 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     link: str
     lines: tuple[str, ...] = ()
     """In a summary one line for each alarm."""
+    todo_zh: str = ""
+    todo_en: str = ""
+    """What to do next, where that is not plain from what it is."""
 
     def title(self) -> str:
         """Return one line: the mark, what, where, who."""
@@ -82,7 +117,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
         if not self.lines:
             rows.append(f"时间 {self.at} · 优先级 {zh}")
         rows += self.lines
+        if self.todo_zh:
+            rows.append(self.todo_zh)
         rows.append(f"{self.what_en} · {en} priority · {self.at}")
+        if self.todo_en:
+            rows.append(self.todo_en)
         if self.link:
             rows.append(self.link)
         return "\n".join(rows)
@@ -106,6 +145,10 @@ class Subject(Protocol):
         """Its kind."""
 
     @property
+    def reason(self) -> str | None:
+        """Which fault, if it tells of one."""
+
+    @property
     def priority(self) -> int:
         """3 high, 2 medium, 1 low."""
 
@@ -125,6 +168,11 @@ class Subject(Protocol):
 def build_notice(subject: Subject, *, zone: tzinfo, full_names: bool, public_url: str) -> Notice:
     """Return the notice of one alarm."""
     zh, en = KINDS.get(subject.kind, (subject.kind, subject.kind))
+    todo_zh = todo_en = ""
+    fault = FAULTS.get(subject.reason or "")
+    if fault is not None:
+        fault_zh, fault_en, todo_zh, todo_en = fault
+        zh, en = f"{zh}：{fault_zh}", f"{en}: {fault_en}"
     name = subject.name or ""
     return Notice(
         alarm_ids=(str(subject.alarm_id),),
@@ -136,6 +184,8 @@ def build_notice(subject: Subject, *, zone: tzinfo, full_names: bool, public_url
         who=name if full_names else initials(name),
         at=_local(subject.raised_at, zone),
         link=f"{public_url.rstrip('/')}/?alarm={subject.alarm_id}" if public_url else "",
+        todo_zh=todo_zh,
+        todo_en=todo_en,
     )
 
 

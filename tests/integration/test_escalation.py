@@ -1,6 +1,7 @@
 """Escalation on a real Postgres: every step at its time, to the right people, none forgotten."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from anxin.alarms import TRANSITIONS, Action
 from anxin.db import alarms as stored_alarms
 from anxin.db import escalation as stored
 from anxin.db.alarms import Act
+from anxin.db.contacts import note_broke, note_worked
+from anxin.db.migrate import connect, has_timescale, migrate, scripts
 from anxin.db.pool import Database
 from anxin.db.scope import EVERYTHING
 from anxin.escalation import DEFAULT_LADDERS
@@ -271,7 +274,7 @@ async def test_a_place_where_nobody_can_be_reached_raises_one_fault_and_recovers
     await escalator.sweep()
     faults = home.rows("SELECT * FROM alarms WHERE kind = 'device_fault'")
     assert [(one["subject"], one["priority"], one["count"]) for one in faults] == [
-        (f"p{home.place}", 3, 1)
+        (f"p{home.place}:nobody_reachable", 3, 1)
     ]
     nurse = home.user("a")
     home.pass_time(600)
@@ -279,6 +282,74 @@ async def test_a_place_where_nobody_can_be_reached_raises_one_fault_and_recovers
     assert any(user == nurse for *_, user, _, _ in home.told())
     [fault] = home.rows("SELECT * FROM alarms WHERE kind = 'device_fault'")
     assert fault["condition"] == "recovered"
+
+
+async def test_each_fault_of_a_place_is_its_own_episode_and_recovers_alone(
+    home: Home, escalator: Escalator, database: Database
+) -> None:
+    home.alarm()
+    await escalator.sweep()
+    contacts = [home.contact(channel, office="robot") for channel in ("webhook", "wecom", "wecom")]
+    for contact in contacts:
+        for _ in range(6):
+            await note_broke(database, contact, "gone")
+    assert faults_of(home) == {
+        "nobody_reachable": ("present", None),
+        "channel_failing:webhook": ("present", [str(contacts[0])]),
+        "channel_failing:wecom": ("present", [str(one) for one in contacts[1:]]),
+    }
+    await note_worked(database, contacts[0])
+    await note_worked(database, contacts[1])
+    assert [condition for condition, _ in faults_of(home).values()] == [
+        "present", "recovered", "present",
+    ]  # fmt: skip
+    await note_worked(database, contacts[2])
+    assert faults_of(home)["channel_failing:wecom"][0] == "recovered"
+    assert faults_of(home)["nobody_reachable"][0] == "present"
+
+
+def faults_of(home: Home) -> dict[str, tuple[str, Any]]:
+    """Return the faults of the facility by reason: condition, and the contacts they name."""
+    return {
+        row["subject"].removeprefix(f"p{home.place}:"): (
+            row["condition"], row["detail"].get("contact_ids"),
+        )
+        for row in home.rows("SELECT * FROM alarms WHERE kind = 'device_fault' ORDER BY id")
+    }  # fmt: skip
+
+
+async def test_faults_open_under_the_old_subject_go_on_under_their_own(empty_dsn: str) -> None:
+    with connect(empty_dsn) as connection:
+        known = scripts(timescale=has_timescale(connection))
+        older = [version for version in known if version < "0009"]
+        connection.execute("CREATE TABLE schema_migrations (version text PRIMARY KEY,"
+                           " applied_at timestamptz NOT NULL DEFAULT now())")  # fmt: skip
+        for version in older:
+            connection.execute(known[version])
+            connection.execute("INSERT INTO schema_migrations VALUES (%s)", [version])
+    home = Home(empty_dsn)
+    dead, fine = home.contact("webhook", office="robot"), home.contact("wecom", office="robot")
+    home.db.execute("UPDATE contacts SET alarmed_at = now() WHERE id = %s", [dead])
+    for place, detail in (
+        # Told by three in one episode: the channel that fails is known to it only from before.
+        (home.place, {"reason": "station_muted", "stations": {"a": "station_muted"},
+                      "channel": "webhook", "contact_id": str(dead)}),
+        (home._id("INSERT INTO places (kind, name) VALUES ('home', 'B') {}"),
+         {"reason": "channel_failing", "channel": "wecom", "contact_id": str(fine)}),
+    ):  # fmt: skip
+        home.db.execute(
+            "SELECT raise_alarm('p' || %(place)s, NULL, %(place)s, NULL, 'device_fault',"
+            " 'technical', 3::smallint, now(), false, 1, %(detail)s::jsonb, 'test')",
+            {"place": place, "detail": json.dumps(detail)},
+        )
+    assert "0009_alarms" in migrate(empty_dsn)
+    muted, failing = home.rows("SELECT * FROM alarms ORDER BY id")
+    assert muted["subject"] == f"p{home.place}:station_muted"
+    assert muted["detail"] == {"reason": "station_muted", "stations": {"a": "station_muted"}}
+    assert failing["subject"] == f"p{failing['place_id']}:channel_failing:wecom"
+    assert failing["detail"]["contact_ids"] == [str(fine)]
+    assert home.value("SELECT count(*) FROM contacts WHERE alarmed_at IS NOT NULL") == 0
+    home.close()
 
 
 async def test_relatives_without_consent_and_users_who_left_are_told_nothing(

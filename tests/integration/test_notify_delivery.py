@@ -391,10 +391,10 @@ async def test_a_dead_way_is_shown_alarmed_once_and_recovers(
             await once(delivery)
         faults = house.rows("SELECT * FROM alarms WHERE kind = 'device_fault'")
         assert [(one["subject"], one["priority"], one["count"]) for one in faults] == [
-            (f"p{house.place}", 2, 1)
+            (f"p{house.place}:channel_failing:webhook", 2, 1)
         ]
         assert faults[0]["detail"] == {
-            "reason": "channel_failing", "channel": "webhook", "contact_id": str(contact),
+            "reason": "channel_failing", "channel": "webhook", "contact_ids": [str(contact)],
         }  # fmt: skip
         assert house.value("SELECT failing_since FROM contacts") is not None
         stub.answer = lambda _: Reply(None, 200)

@@ -1,6 +1,7 @@
 """The self-test, whole: by MQTT into a running platform, to a station's stream and back."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from anxin.config import Settings
 from anxin.db.pool import Database
 from models.selftest import SelfTests
 from tests.conftest import ADMIN_PASSWORD, Running
+from tests.integration.test_escalation import Home
 from tests.waiting import eventually
 
 PASSWORD = "a-long-password"
@@ -146,6 +148,89 @@ async def test_a_test_that_no_screen_shows_is_a_fault_until_one_does(
         assert await tests.run(platform.place_id) is None, "it is not due yet"
         assert await once(shows=True) is True
         assert platform.ask(fault)[0]["condition"] == "recovered"
+
+
+async def test_what_a_killed_worker_left_of_its_self_test_is_cleared_and_begun_anew(
+    dsn: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.selftest.PUBLISH_SECONDS", 1.0)
+    nowhere = f"127.0.0.1:{free_port}"
+    house = Home(dsn)
+    async with Database(dsn) as database:
+        tests = SelfTests(database, nowhere)
+        await tests._secret(house.place)
+        # A station on duty, so that a test is due; a worker in its own process begins one.
+        house.db.execute(
+            "INSERT INTO stations (user_id, screen, place_id, seen_at, on_duty)"
+            " VALUES (%s, 'wall', %s, now(), true)",
+            [house.user("nurse"), house.place],
+        )
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", BEGIN_AND_HANG, dsn, str(house.place),
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert worker.stdout is not None
+        assert await worker.stdout.readline() == b"begun\n"
+        press = (
+            "SELECT raise_alarm('d' || d.key, NULL, NULL, d.key, 'sos', 'emergency',"
+            " 3::smallint, now(), false, 1, '{}', d.id) FROM devices d"
+        )
+        house.db.execute(press)
+        assert await tests.tick() == 0, "the run goes on, and so does its alarm"
+        assert [one["handling"] for one in house.alarms()] == ["open"]
+        worker.kill()
+        await worker.wait()
+        runs = "SELECT failed, finished_at IS NULL AS runs FROM self_tests ORDER BY id"
+
+        async def taken_over() -> int | None:
+            return await tests.tick()
+
+        await eventually(taken_over, 5, "another worker has taken over")
+        assert house.rows(runs) == [
+            {"failed": "interrupted", "runs": False},
+            {"failed": "not_acknowledged", "runs": False},
+        ]
+        silent = house.alarms()[0]
+        assert (silent["handling"], silent["outcome"]) == ("closed", "test")
+        # What comes late, out of a spool, is cleared as well.
+        house.db.execute(press)
+        await tests.tick()
+        assert {one["handling"] for one in house.alarms() if one["kind"] == "sos"} == {"closed"}
+    house.close()
+
+
+BEGIN_AND_HANG = """
+import asyncio, sys
+from datetime import timedelta
+from anxin.db.pool import Database
+from anxin.db.stations import self_test_run
+
+async def main():
+    async with Database(sys.argv[1]) as database:
+        async with self_test_run(database, int(sys.argv[2]), timedelta(minutes=5)) as run:
+            print("begun" if run else "not mine", flush=True)
+            await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_that_stood_still_in_its_self_test_tells_nothing_of_it(
+    dsn: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.selftest.PUBLISH_SECONDS", 1.0)
+    house = Home(dsn)
+    async with Database(dsn) as database:
+        slow = SelfTests(database, f"127.0.0.1:{free_port}")
+        running = asyncio.create_task(slow.run(house.place))
+        begun = "SELECT count(*) FROM self_tests"
+        await eventually(lambda: house.value(begun) == 1, 5, "the run has begun")
+        house.db.execute("UPDATE self_tests SET started_at = started_at - interval '61 seconds'")
+        await SelfTests(database, f"127.0.0.1:{free_port}").tick()
+        assert await running is None
+        assert house.value("SELECT failed FROM self_tests") == "interrupted"
+        assert house.alarms() == []
+    house.close()
 
 
 async def test_nobody_at_the_door_is_a_fault(

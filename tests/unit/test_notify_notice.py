@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import get_args
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from anxin.notify.notice import KINDS, MOST_LINES, build_notice, initials, summarise
+from anxin.notify.notice import FAULTS, KINDS, MOST_LINES, build_notice, initials, summarise
 from anxin.rules import EVENT_ALARMS, RULES
+from anxin.stations import Fault
 from models import watch
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -21,6 +23,7 @@ class Alarm:
     raised_at: datetime = datetime(2026, 11, 23, 13, 40, 5, tzinfo=UTC)
     places: list[str] = field(default_factory=lambda: ["安心养老院", "201", "2 床"])
     name: str | None = "王秀英"
+    reason: str | None = None
 
 
 def test_a_notice_says_what_where_who_and_when_chinese_first() -> None:
@@ -34,6 +37,22 @@ def test_a_notice_says_what_where_who_and_when_chinese_first() -> None:
         "https://care.example.cn/?alarm=7"
     )
     assert "王秀英" not in notice.spoken()
+
+
+def test_a_fault_names_its_reason_and_what_to_do_next() -> None:
+    fault = Alarm(kind="device_fault", reason="nobody_reachable", name=None)
+    notice = build_notice(fault, zone=ZONE, full_names=False, public_url="")
+    assert notice.text() == (
+        "!!! 【安心】设备故障：报警通知不到任何人 安心养老院 · 201 · 2 床\n"
+        "时间 11-23 21:40:05 · 优先级 紧急\n"
+        "请检查排班和联系方式\n"
+        "Device fault: an alarm reached nobody · high priority · 11-23 21:40:05\n"
+        "check the roster and the contacts"
+    )
+
+
+def test_every_fault_of_a_station_has_its_words() -> None:
+    assert set(get_args(Fault)) <= FAULTS.keys()
 
 
 def test_the_whole_name_stands_there_only_when_it_is_set() -> None:

@@ -91,24 +91,49 @@ def test_a_fault_is_told_once_again_when_it_grows_and_recovers() -> None:
     faults = survey([station(sound="muted")], [], NOW).faults
     (told,) = changes(faults, [])
     assert isinstance(told, Raise)
-    assert (told.subject, told.kind, told.priority) == ("p7", "device_fault", 3)
+    assert (told.subject, told.kind, told.priority) == ("p7:station_muted", "device_fault", 3)
     episode: dict[str, Any] = {
-        "subject": "p7", "priority": 3, "condition": "present", "handling": "open",
+        "subject": told.subject, "priority": 3, "condition": "present", "handling": "open",
         "detail": told.detail,
     }  # fmt: skip
     assert changes(faults, [episode]) == []
     assert changes(faults, [episode | {"handling": "closed"}]) == []
     assert len(changes(faults, [episode | {"priority": 2}])) == 1
     assert len(changes(faults, [episode | {"condition": "recovered"}])) == 1
-    gone = survey([station(seen_at=ago(60))], [], NOW).faults
-    assert len(changes(gone, [episode])) == 1
-    assert changes([], [episode]) == [Recover("p7", "device_fault", "worker")]
+    more = survey([station(sound="muted"), station("b", sound="muted")], [], NOW).faults
+    assert len(changes(more, [episode])) == 1
+    assert changes([], [episode]) == [Recover(told.subject, "device_fault", "worker")]
     assert changes([], [episode | {"handling": "closed"}]) == []
 
 
-def test_a_fault_that_somebody_else_told_in_the_same_episode_is_not_recovered() -> None:
-    episode = {
-        "subject": "p7", "priority": 3, "condition": "present", "handling": "open",
-        "detail": {"stations": {}, "reason": "nobody_reachable"},
+def test_each_reason_is_an_episode_of_its_own() -> None:
+    (muted,) = changes(survey([station(sound="muted")], [], NOW).faults, [])
+    assert isinstance(muted, Raise)
+    episode: dict[str, Any] = {
+        "subject": muted.subject, "priority": 3, "condition": "present", "handling": "open",
+        "detail": muted.detail,
     }  # fmt: skip
-    assert changes([], [episode]) == []
+    both = survey([station(sound="muted"), station("b", seen_at=ago(60))], [], NOW).faults
+    (gone,) = changes(both, [episode])
+    assert (gone.subject, type(gone)) == ("p7:station_gone", Raise)
+    told = changes(survey([station("b", seen_at=ago(60))], [], NOW).faults, [episode])
+    assert {(one.subject, type(one)) for one in told} == {
+        ("p7:station_gone", Raise), ("p7:station_muted", Recover),
+    }  # fmt: skip
+
+
+def test_a_station_that_is_well_again_leaves_the_fault_of_the_others_once() -> None:
+    two = survey([station(sound="muted"), station("b", sound="muted")], [], NOW).faults
+    (told,) = changes(two, [])
+    assert isinstance(told, Raise)
+    episode: dict[str, Any] = {
+        "subject": told.subject, "priority": 3, "condition": "present", "handling": "open",
+        "detail": told.detail,
+    }  # fmt: skip
+    one = survey([station(sound="muted"), station("b")], [], NOW).faults
+    (less,) = changes(one, [episode])
+    assert isinstance(less, Raise)
+    # At the priority that the episode has: a lower one would leave the old names in it.
+    assert (less.priority, less.detail["stations"]) == (3, {"nurse": "station_muted"})
+    assert changes(one, [episode | {"detail": less.detail}]) == []
+    assert changes(one, [episode | {"handling": "closed"}]) == []
