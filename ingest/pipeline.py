@@ -75,6 +75,8 @@ MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 """The same for payloads that are large: arrays of many objects."""
 STALLED_SECONDS: Final = 10.0
 """A transaction that takes longer is broken off: the database hangs without closing anything."""
+LONGEST_STALL_SECONDS: Final = 160.0
+"""After each that was broken off the next may take twice as long, so that a slow one succeeds."""
 AWAY_SECONDS: Final = 1.0
 """So long the database may be away before what arrives goes to the spool."""
 ASK_AGAIN_SECONDS: Final = 0.5
@@ -151,6 +153,8 @@ class Lane:
         self.queue: deque[Inbound] = deque()
         self.wake = asyncio.Event()
         self.expect_duplicates = False
+        self.away_since: float | None = None
+        """Since when its transactions fail; one lane may be blocked while the other is not."""
         self.spooling = asyncio.Event()
         """Set while what arrives goes to the spool; the connection is the draining task's then."""
         self.writing = False
@@ -206,7 +210,6 @@ class Pipeline:
         self._waiting: list[Callable[[], None]] = []
         self._marked: dict[int, tuple[int, int]] = {}
         self._spool = spool
-        self._away_since: float | None = None
 
     # --- what sources call
 
@@ -297,7 +300,16 @@ class Pipeline:
         """Find the payload that cannot be stored by halving, and put it into quarantine."""
         # What the failed attempt left in memory was never written: start again from the database.
         self._marked.clear()
-        await self._rebuild({one.device.key: one.device for one in inbounds})
+        while True:
+            try:
+                await self._rebuild({one.device.key: one.device for one in inbounds})
+                break
+            except DatabaseUnavailable:
+                if self._spool and not judged_us:
+                    self._forget(lane, inbounds)
+                    if await self._keep(lane, inbounds):
+                        return
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
         if len(inbounds) > 1:
             middle = len(inbounds) // 2
             await self._commit(lane, inbounds[:middle], judged_us)
@@ -320,36 +332,33 @@ class Pipeline:
         await self._bring(lane, _Work([inbound], judged_us, refusals=[refusal]))
 
     async def _rebuild(self, devices: dict[int, Device]) -> None:
+        """Set the rules of these devices back to what is stored; raise DatabaseUnavailable."""
         known = [device for key, device in devices.items() if key]
-        while known:
-            try:
-                await self._registry.rebuild(known)
-            except DatabaseUnavailable:
-                await asyncio.sleep(0.5)
-            else:
-                return
+        if known:
+            await self._registry.rebuild(known)
 
     async def _store_when_possible(self, lane: Lane, work: _Work) -> bool:
         """Try until the database has it; refusals by the database itself are the caller's.
 
         Return False when the database has been away for long enough to go to the spool instead.
         """
-        pause = 0.05
+        pause, patience = 0.05, STALLED_SECONDS
         while True:
-            stalled = asyncio.get_running_loop().call_later(STALLED_SECONDS, lane.intake.break_off)
+            began, merging = time.monotonic(), lane.expect_duplicates
             try:
-                await self._store(lane, work)
+                await self._store(lane, work, patience)
             except DuplicateReadings:
-                if lane.expect_duplicates:
+                if merging:
                     raise  # the merge itself cannot meet one
                 lane.expect_duplicates = True
                 self.counters.retries += 1
             except DatabaseUnavailable:
                 now = time.monotonic()
-                if self._away_since is None:
-                    self._away_since = now
-                if pause == 0.05:
+                if lane.away_since is None:
+                    lane.away_since = began
                     _log.warning("database_away", lane=lane.name, queued_bytes=self._queued)
+                if now - began >= patience:
+                    patience = min(patience * 2, LONGEST_STALL_SECONDS)
                 self.counters.retries += 1
                 # The outcome of the last attempt is unknown: it may have been committed. And the
                 # marks made before it may have been settled meanwhile, without these readings.
@@ -357,16 +366,13 @@ class Pipeline:
                 if work.columns is not None:
                     self._marked.clear()
                     work.due = self._due(work.columns)
-                stalled.cancel()  # the pause below is no stall
-                if self._spool and not work.judged_us and now - self._away_since >= AWAY_SECONDS:
+                if self._spool and not work.judged_us and now - lane.away_since >= AWAY_SECONDS:
                     return False
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
-                self._away_since = None
+                lane.away_since = None
                 return True
-            finally:
-                stalled.cancel()
 
     # --- the spool
 
@@ -417,7 +423,12 @@ class Pipeline:
         while True:
             await lane.spooling.wait()
             unwritten, lane.unwritten = lane.unwritten, {}
-            await self._rebuild(unwritten)
+            while True:
+                try:
+                    await self._rebuild(unwritten)
+                    break
+                except DatabaseUnavailable:
+                    await asyncio.sleep(ASK_AGAIN_SECONDS)
             drained = 0
             while True:
                 found = await spool.take(MAX_BATCH, urgent=lane.urgent)
@@ -468,8 +479,8 @@ class Pipeline:
 
     # --- one transaction
 
-    async def _store(self, lane: Lane, work: _Work) -> None:
-        async with await lane.intake.transaction() as transaction:
+    async def _store(self, lane: Lane, work: _Work, patience_seconds: float) -> None:
+        async with await lane.intake.transaction(patience_seconds) as transaction:
             changes = list(work.changes)
             if work.columns is not None and len(work.columns):
                 changes += await self._store_readings(lane, transaction, work)
@@ -543,7 +554,7 @@ class Pipeline:
         counters = self.counters
         for one in work.events:
             if self._receipt is not None:
-                self._receipt(one.inbound, one.event.id)
+                _call(self._receipt, one.inbound, one.event.id)
         counters.quarantined += len(work.refusals)
         if work.columns is not None:
             counters.readings += len(work.columns)
@@ -552,7 +563,7 @@ class Pipeline:
 
     def _release(self, inbound: Inbound) -> None:
         self._queued -= _weight(inbound)
-        inbound.done(inbound)
+        _call(inbound.done, inbound)
         if self._waiting and self._queued < self._limit // 2:
             waiting, self._waiting = self._waiting, []
             for resume in waiting:
@@ -759,6 +770,14 @@ class Pipeline:
 
 def _weight(inbound: Inbound) -> int:
     return sum(map(len, inbound.payloads)) + _OVERHEAD_BYTES * len(inbound.payloads)
+
+
+def _call(told: Callable[..., None], *of: object) -> None:
+    """Tell a source; should it fail, what is committed stays so and the others hear of theirs."""
+    try:
+        told(*of)
+    except Exception:  # noqa: BLE001  a fault of one source is none of the others
+        _log.exception("source_not_told")
 
 
 def _nothing(_: Inbound) -> None:

@@ -6,6 +6,8 @@ Filled on demand from the database and renewed when it says that a device change
 import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import islice
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from anxin.rules import RULE_ROW, SPOT_KINDS, Live, judge, limits_of
 from anxin.vitals import COLUMN, METRICS, PRESENCE
 from ingest.inbound import Device
 
+MOST_AT_ONCE: Final = 1_000
+"""Devices loaded by one query: bounds how long it takes and how long it holds up the event loop."""
 _RECENT = ("hr", "rr", "spo2", "temp", "sbp", "battery")
 
 
@@ -80,9 +84,15 @@ class Registry:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            wanted, self._wanted = self._wanted, {}
+            wanted = dict(islice(self._wanted.items(), MOST_AT_ONCE))
+            for device_id in wanted:
+                del self._wanted[device_id]
+            if self._wanted:
+                self._wake.set()
+            # Who gave up waiting and asked again may ask for what was loaded meanwhile.
+            missing = [device_id for device_id in wanted if device_id not in self.devices]
             try:
-                await self._load(await cards_of.cards_by_id(self._db, list(wanted)))
+                await self._load(await cards_of.cards_by_id(self._db, missing))
             except DatabaseUnavailable as error:
                 for future in wanted.values():
                     if not future.done():

@@ -22,6 +22,8 @@ from ingest.pipeline import Pipeline
 from ingest.registry import Registry
 from ingest.spool import Spool
 
+STALLED_SECONDS: Final = 20.0
+"""A question to the database that takes longer is broken off and asked again."""
 HEARTBEAT_SECONDS: Final = 30.0
 LISTEN_SECONDS: Final = 5.0
 LOOK_AGAIN_SECONDS: Final = 5.0
@@ -34,7 +36,9 @@ class IngestService:
     def __init__(self, settings: Settings) -> None:
         """Prepare; nothing connects before `async with`."""
         self._dsn = settings.database
-        self._db = Database(settings.database, size=4, application="anxin ingest")
+        self._db = Database(
+            settings.database, size=4, application="anxin ingest", stalled_seconds=STALLED_SECONDS
+        )
         self._spool = _spool_of(settings)
         self.registry = Registry(self._db)
         self.pipeline = Pipeline(

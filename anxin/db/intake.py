@@ -1,8 +1,7 @@
 """What one transaction of ingest writes: readings, events, states, alarms, refusals."""
 
-import os
-import socket
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,10 +13,12 @@ from psycopg.pq import TransactionStatus
 
 from anxin.db import arrays
 from anxin.db.arrays import Texts
-from anxin.db.pool import Connection, blocks, connect
+from anxin.db.pool import Connection, blocks, broken_off, connect
 from anxin.errors import AnxinError, DatabaseUnavailable
 
 Ints = NDArray[np.int64]
+STALLED_SECONDS = 10.0
+"""What ingest writes in one go is small: what takes longer hangs."""
 _SQL = blocks("intake")
 
 
@@ -91,37 +92,37 @@ class Intake:
             await self._connection.close()
             self._connection = None
 
-    def break_off(self) -> None:
-        """End the connection under a transaction that hangs: it fails with DatabaseUnavailable.
+    async def transaction(self, stalled_seconds: float = STALLED_SECONDS) -> "Transaction":
+        """Return a transaction on a live connection; raise DatabaseUnavailable.
 
-        A stopped server or a swallowed packet closes nothing by itself, and cancelling would wait
-        for an answer as well. Whether the transaction was committed is then not known.
+        One that takes longer than `stalled_seconds` is broken off: it fails in the same way.
         """
-        if self._connection is not None and not self._connection.closed:
-            with socket.socket(fileno=os.dup(self._connection.fileno())) as wire:
-                wire.shutdown(socket.SHUT_RDWR)
-
-    async def transaction(self) -> "Transaction":
-        """Return a transaction on a live connection; raise DatabaseUnavailable."""
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._dsn, application="anxin ingest")
             arrays.register(self._connection)
-        return Transaction(self._connection)
+        return Transaction(self._connection, stalled_seconds)
 
 
 class Transaction:
     """One transaction: an async context manager that commits, or rolls back and translates."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, stalled_seconds: float = STALLED_SECONDS) -> None:
         """Wrap an idle connection."""
         self._connection = connection
+        self._stalled_seconds = stalled_seconds
+        self._limit = ExitStack()
 
     async def __aenter__(self) -> Self:
         """Begin; the driver opens the transaction with the first statement."""
+        self._limit.enter_context(broken_off(self._connection, self._stalled_seconds))
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Commit when nothing went wrong, else roll back; raise what the caller can act on."""
+        with self._limit:
+            await self._end(error)
+
+    async def _end(self, error: BaseException | None) -> None:
         try:
             if error is None:
                 await self._connection.commit()

@@ -4,8 +4,10 @@ Driver errors leave this package as `DatabaseUnavailable` or `Conflict`: no call
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import cache
 from importlib import resources
 from typing import Any, Self
@@ -21,8 +23,22 @@ from anxin.logs import log
 Connection = AsyncConnection[DictRow]
 Parameters = Mapping[str, Any] | Sequence[Any] | None
 
-# A statement that hangs, or a client stopped inside a transaction, must not hold up the others.
-_OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=15s -c statement_timeout=30s"
+# A statement that hangs, or a client stopped inside a transaction, must not hold up the others; and
+# a backend that runs or waits for a lock notices that its client has broken off.
+_OPTIONS = (
+    "-c timezone=UTC -c idle_in_transaction_session_timeout=15s -c statement_timeout=30s"
+    " -c client_connection_check_interval=2s"
+)
+# A peer that is gone without a word: idle it is found after 25 s, with something unsent after 15 s.
+_WIRE: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+STALLED_SECONDS = 60.0
+"""Longer than any transaction of ours takes: two statements at their limit."""
 _log = log(__name__)
 
 
@@ -56,6 +72,35 @@ async def translated() -> AsyncIterator[None]:
         PoolTimeout,
     ) as error:
         raise DatabaseUnavailable from error
+    except psycopg.DatabaseError as error:
+        # Without a class of its own and without the server's code: libpq lost the connection.
+        if error.sqlstate is None and type(error) is psycopg.DatabaseError:
+            raise DatabaseUnavailable from error
+        raise
+
+
+@contextmanager
+def broken_off(connection: Connection, after_seconds: float) -> Iterator[None]:
+    """End the connection under a block that lasts longer: what waits in it fails at once.
+
+    A stopped server or a swallowed packet closes nothing by itself, and cancelling would wait for
+    an answer as well. Whether a transaction was committed is then not known.
+    """
+    timer = asyncio.get_running_loop().call_later(after_seconds, _shut, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut(connection: Connection) -> None:
+    if connection.closed:
+        return
+    with (
+        socket.socket(fileno=os.dup(connection.fileno())) as wire,
+        suppress(OSError),  # the other end was quicker
+    ):
+        wire.shutdown(socket.SHUT_RDWR)
 
 
 async def connect(dsn: str, *, autocommit: bool = False, application: str = "anxin") -> Connection:
@@ -67,10 +112,7 @@ async def connect(dsn: str, *, autocommit: bool = False, application: str = "anx
             row_factory=dict_row,
             options=_OPTIONS,
             application_name=application,
-            connect_timeout=5,
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
+            **_WIRE,
         )
 
 
@@ -84,12 +126,17 @@ class Database:
         size: int = 10,
         application: str = "anxin",
         patience_seconds: float = 5.0,
+        stalled_seconds: float = STALLED_SECONDS,
     ) -> None:
         """Prepare a pool; nothing connects before `async with`.
 
-        A request waits so long for a connection before it says that the database is away.
+        A request waits `patience_seconds` for a connection before it says that the database is
+        away. A transaction that lasts longer than `stalled_seconds` is broken off, and so is a
+        connection of the pool that says nothing for so long; not sooner, because a server that
+        was only stopped answers at once when it goes on.
         """
         self.dsn = dsn
+        self._stalled_seconds = stalled_seconds
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             dsn,
             connection_class=AsyncConnection[DictRow],
@@ -97,14 +144,14 @@ class Database:
                 "row_factory": dict_row,
                 "options": _OPTIONS,
                 "application_name": application,
-                "connect_timeout": 5,
+                **_WIRE,
             },
             min_size=1,
             max_size=size,
             timeout=patience_seconds,
             # Waits between attempts double: give up soon and begin anew with the next request.
             reconnect_timeout=1.5,
-            check=AsyncConnectionPool.check_connection,
+            check=self._check,
             open=False,
         )
 
@@ -117,11 +164,19 @@ class Database:
         """Close every connection."""
         await self._pool.close()
 
+    async def _check(self, connection: Connection) -> None:
+        """Ask a connection whether it still is one; raise when it is not."""
+        with broken_off(connection, self._stalled_seconds):
+            await AsyncConnectionPool.check_connection(connection)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Lend a connection for one transaction: committed at the end, rolled back on an error."""
-        async with translated(), self._pool.connection() as connection:
-            yield connection
+        async with translated():
+            with ExitStack() as until_committed:
+                async with self._pool.connection() as connection:
+                    until_committed.enter_context(broken_off(connection, self._stalled_seconds))
+                    yield connection
 
     async def fetch(self, query: bytes, parameters: Parameters = None) -> list[DictRow]:
         """Run one query and return its rows."""
@@ -154,8 +209,10 @@ async def doorbell(dsn: str, channels: Sequence[str], every: float) -> AsyncIter
             continue
         try:
             async with connection, translated():
-                for channel in channels:
-                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                with broken_off(connection, STALLED_SECONDS):
+                    for channel in channels:
+                        listen = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+                        await connection.execute(listen)
                 yield ""
                 while True:
                     rang = False

@@ -3,19 +3,22 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+import psutil
 import psycopg
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from anxin.config import Settings
+from anxin.db import pool
 from anxin.db.migrate import migrate
 from anxin.embedded import EmbeddedPostgres
 from anxin.errors import DatabaseUnavailable, SettingError
@@ -30,6 +33,10 @@ from tests.waiting import eventually, wait_until
 
 QUEUED = int(os.environ.get("ANXIN_TEST_SPOOLED", "60000"))
 RATE = 3_000
+FREEZES = int(os.environ.get("ANXIN_TEST_FREEZES", "3"))
+FROZEN_SECONDS = float(os.environ.get("ANXIN_TEST_FROZEN_SECONDS", "3"))
+SEED = int(os.environ.get("ANXIN_TEST_SEED", "0")) or time.time_ns() % 1_000_000
+DICE = random.Random(SEED)  # noqa: S311  repeatable, not secret
 OUTAGE_SECONDS = int(os.environ.get("ANXIN_TEST_OUTAGE_SECONDS", "5"))
 
 
@@ -411,3 +418,137 @@ async def test_a_database_that_hangs_is_broken_off_and_the_spool_takes_over(
         await drained(sender)
     assert value(dsn, "SELECT count(*) FROM telemetry") == 2
     assert value(dsn, "SELECT count(*) FROM alarms WHERE count = 1") == 1
+
+
+@pytest.mark.usefixtures("ward")
+async def test_readings_that_hang_go_to_the_spool_while_emergencies_do_not_hang(
+    dsn: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.pipeline.STALLED_SECONDS", 0.5)
+    async with serving(dsn, data_dir) as sender:
+        await sender.telemetry({"ts": now_ms(), "hr": 70})
+        with psycopg.connect(dsn) as blocker:
+            blocker.execute("LOCK TABLE telemetry IN ACCESS EXCLUSIVE MODE")
+            reading = asyncio.create_task(sender.telemetry({"ts": now_ms() + 1, "hr": 71}))
+            pressed, until = 0, time.monotonic() + 10
+            while not reading.done() and time.monotonic() < until:
+                await sender.event(f"e{pressed}", "sos")
+                pressed += 1
+                await asyncio.sleep(0.05)
+            assert reading.done()
+            assert sender.service.pipeline.counters.spooled == 1
+        await drained(sender)
+    assert value(dsn, "SELECT count(*) FROM telemetry") == 2
+    assert value(dsn, "SELECT sum(count) FROM alarms") == pressed
+
+
+async def test_a_connection_that_the_driver_lost_without_a_reason_counts_as_away() -> None:
+    with pytest.raises(DatabaseUnavailable):
+        async with pool.translated():
+            raise psycopg.DatabaseError("lost")
+
+
+@pytest.mark.usefixtures("ward")
+async def test_a_question_that_hangs_is_broken_off_and_the_next_is_answered(dsn: str) -> None:
+    async with pool.Database(dsn, size=1, stalled_seconds=0.5) as database:
+        with psycopg.connect(dsn) as blocker:
+            blocker.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
+            async with asyncio.timeout(5):
+                with pytest.raises(DatabaseUnavailable):
+                    await database.fetch(b"SELECT id FROM devices")
+        assert await database.fetch(b"SELECT id FROM devices") == [{"id": "mat"}]
+
+
+@pytest.mark.usefixtures("ward")
+async def test_a_broken_off_client_leaves_no_backend_waiting_for_a_lock(dsn: str) -> None:
+    async with pool.Database(dsn, size=1, stalled_seconds=0.2) as database:
+        with psycopg.connect(dsn) as blocker:
+            blocker.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(DatabaseUnavailable):
+                await database.fetch(b"LOCK TABLE devices IN SHARE MODE")
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            await eventually(lambda: value(dsn, waiting) == 0, 8)
+
+
+async def test_a_database_frozen_again_and_again_holds_up_no_acknowledgement_for_long(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.pipeline.STALLED_SECONDS", 1.0)
+    monkeypatch.setitem(pool._WIRE, "connect_timeout", 2)
+    with EmbeddedPostgres(data_dir) as server:
+        migrate(server.dsn)
+        ward = Ward(server.dsn)
+        for number in range(20):
+            ward.device(f"mat-{number}", resident=ward.resident())
+        for number in range(FREEZES * 20):
+            ward.device(f"button-{number}", "call_button", resident=ward.resident())
+        ward.close()
+        async with serving(server.dsn, data_dir / "spool", 256) as sender:
+            load = Load(sender)
+            async with asyncio.TaskGroup() as tasks:
+                flowing = tasks.create_task(load.flow())
+                for number in range(FREEZES):
+                    await asyncio.sleep(DICE.uniform(0, 0.5))
+                    with frozen(server.pid):
+                        for press in range(20):
+                            tasks.create_task(load.press(20 * number + press))
+                        await asyncio.sleep(FROZEN_SECONDS * DICE.uniform(0.3, 1.2))
+                    sent = load.sent
+                    await eventually(lambda: load.acknowledged >= sent, 15)  # noqa: B023
+                flowing.cancel()
+            await eventually(lambda: load.acknowledged == load.sent, 15)
+            await drained(sender)
+        assert value(server.dsn, "SELECT count(*) FROM telemetry") == load.readings
+        assert value(server.dsn, "SELECT sum(count) FROM alarms") == FREEZES * 20
+
+
+@contextmanager
+def frozen(leader: int) -> Iterator[None]:
+    """Stop a process and its children during the block."""
+    processes = [psutil.Process(leader), *psutil.Process(leader).children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in reversed(processes):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+class Load:
+    """Mats that report without a pause and buttons that are pressed; counts what was told OK."""
+
+    def __init__(self, sender: Sender) -> None:
+        """Send nothing yet."""
+        self.sent = self.acknowledged = self.readings = 0
+        self._sender = sender
+        self._start = now_ms() - 3_600_000
+
+    async def flow(self) -> None:
+        """Report about 1,000 times a second, until cancelled."""
+        while True:
+            for number in range(20):
+                self.readings += 1
+                await self._send(
+                    f"mat-{number}", Kind.TELEMETRY, {"ts": self._start + self.readings, "hr": 70}
+                )
+            await asyncio.sleep(0.02)
+
+    async def press(self, number: int) -> None:
+        """Press a button that this process has not heard of yet, as stubbornly as a device."""
+        while True:
+            try:
+                await self._sender.service.find(f"button-{number}")
+                break
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.1)
+        await self._send(f"button-{number}", Kind.EVENT, {"id": "1", "type": "sos"})
+
+    async def _send(self, device_id: str, kind: Kind, payload: dict[str, Any]) -> None:
+        self.sent += 1
+        done = await self._sender.submit(device_id, kind, payload)
+        done.add_done_callback(self._count)
+
+    def _count(self, _: asyncio.Future[None]) -> None:
+        self.acknowledged += 1
