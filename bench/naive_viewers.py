@@ -30,10 +30,10 @@ async def stream(socket: WebSocket) -> None:
 
 @app.post("/alarm")
 async def alarm(request: Request) -> None:
-    """Send the body to everybody."""
-    text = (await request.body()).decode()
-    for socket in _sockets:
-        await socket.send_text(text)
+    """Send each line of the body to everybody."""
+    for text in (await request.body()).decode().splitlines():
+        for socket in _sockets:
+            await socket.send_text(text)
 
 
 def main() -> None:

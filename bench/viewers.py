@@ -2,11 +2,13 @@
 
 Beside it the obvious way with the same viewers and frame: `await send_text` in a loop, as uvicorn
 comes (it compresses for every viewer anew, which every browser offers) and without compression. Our
-figures hold all that the API does meanwhile: reading the alarm, statuses, pings, sessions.
+figures hold all that the API does meanwhile: reading the alarm, statuses, pings, sessions; what of
+it is writing the alarms, the API says itself. Once an alarm at a time, once three in one commit.
 """
 
 import argparse
 import asyncio
+import itertools
 import os
 import secrets
 import subprocess
@@ -32,6 +34,8 @@ from bench.report import Goal, Table, percentile
 
 EVERY_SECONDS: Final = 0.2
 PATIENCE_SECONDS: Final = 30.0
+STORM: Final = 3
+"""So many alarms at once: a fall, the alarm button and the open door of one resident."""
 NAIVE: Final = "`await send_text` in a loop"
 
 _SETTLE = b"""
@@ -57,8 +61,9 @@ _TICKETS = b"""
     FROM unnest(%(tickets)s::bytea[], %(sessions)s::bytea[]) AS t (ticket, session)
 """
 _RAISE = b"""
-    SELECT raise_alarm('r' || id, id, NULL, NULL, %(kind)s, 'emergency', 3::smallint, now(), false,
-                       1, '{"event_type": "sos"}', 'bench') FROM residents LIMIT 1
+    SELECT raise_alarm('r' || id, id, NULL, NULL, %(kind)s || n, 'emergency', 3::smallint, now(),
+                       false, 1, '{"event_type": "sos"}', 'bench')
+    FROM (SELECT id FROM residents LIMIT 1) AS r, generate_series(1, %(count)s::integer) AS n
 """
 _FRAME = b"""
     SELECT alarm::text AS alarm FROM timeline ORDER BY id DESC LIMIT 1
@@ -75,6 +80,7 @@ class Run:
 
     times_ms: list[float]
     cpu_us: float
+    writing_us: float | None = None
 
 
 def main() -> int:
@@ -101,65 +107,98 @@ async def _measure(viewers: int, alarms: int, rounds: int) -> Table:
             async with await connect(server.dsn, autocommit=True) as connection:
                 await connection.execute(_SETTLE, {"count": viewers, "hashes": sessions})
                 for number in range(rounds):
-                    ours = await _ours(connection, server.dsn, sessions, alarms, number)
-                    _note(table, "Anxin", ours, Goal(150))
-                    for who, words, goal in (
-                        (f"{NAIVE}, uvicorn as it comes", (), Goal(2, at_least=True)),
-                        (f"{NAIVE}, no compression", ("plain",), None),
-                    ):
-                        naive = await _naive(connection, viewers, alarms, words)
-                        _note(table, who, naive, None)
-                        ratio = naive.cpu_us / ours.cpu_us
-                        table.note(f"{who}: processor time to ours", "times", ratio, goal)
+                    for count in (1, STORM):
+                        crowded = Crowded(server.dsn, connection, sessions, alarms, count)
+                        await _round(table, crowded, number)
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """What one round is about: so many alarms to these sessions, `count` of them at a time."""
+
+    dsn: str
+    connection: Connection
+    sessions: list[bytes]
+    alarms: int
+    count: int
+
+
+async def _round(table: Table, crowded: Crowded, number: int) -> None:
+    alone = crowded.count == 1
+    suffix = "" if alone else f", {crowded.count} alarms at once"
+    ours = await _ours(crowded, number)
+    _note(table, f"Anxin{suffix}", ours, Goal(150))
+    for who, words, goal in (
+        (f"{NAIVE}, uvicorn as it comes{suffix}", (), Goal(2, at_least=True)),
+        (f"{NAIVE}, no compression{suffix}", ("plain",), None),
+    ):
+        naive = await _naive(crowded, words)
+        _note(table, who, naive, None)
+        table.note(f"{who}: processor time to ours", "times", naive.cpu_us / ours.cpu_us, goal)
 
 
 def _note(table: Table, who: str, run: Run, goal: Goal | None) -> None:
     table.note(f"{who}: alarm → viewer, p50", "ms", percentile(run.times_ms, 0.5))
     table.note(f"{who}: alarm → viewer, p99", "ms", percentile(run.times_ms, 0.99), goal)
     table.note(f"{who}: processor time per viewer and alarm", "µs", run.cpu_us)
+    if run.writing_us is not None:
+        table.note(f"{who}: of it writing the alarm", "µs", run.writing_us)
 
 
-async def _ours(
-    connection: Connection, dsn: str, sessions: list[bytes], alarms: int, number: int
-) -> Run:
-    """From the statement that raises the alarm, its commit included."""
-    tickets = [secrets.token_urlsafe(32) for _ in sessions]
+async def _ours(crowded: Crowded, number: int) -> Run:
+    """From the statement that raises the alarms, its commit included."""
+    tickets = [secrets.token_urlsafe(32) for _ in crowded.sessions]
     hashes = [hash_token(ticket) for ticket in tickets]
-    await connection.execute(_TICKETS, {"tickets": hashes, "sessions": sessions})
+    await crowded.connection.execute(_TICKETS, {"tickets": hashes, "sessions": crowded.sessions})
     port = free_port("127.0.0.1")
-    environ = {"ANXIN_DATABASE": dsn, "ANXIN_HTTP": f"127.0.0.1:{port}"}
-    raised = iter(range(alarms))
+    environ = {"ANXIN_DATABASE": crowded.dsn, "ANXIN_HTTP": f"127.0.0.1:{port}"}
+    raised = iter(range(crowded.alarms))
 
     async def alarm() -> None:
-        await connection.execute(_RAISE, {"kind": f"bench_{number}_{next(raised)}"})
+        kind = f"bench_{number}_{crowded.count}_{next(raised)}_"
+        await crowded.connection.execute(_RAISE, {"kind": kind, "count": crowded.count})
 
     async with _served([sys.executable, "-P", "-m", "anxin.cli", "api"], port, environ) as api:
-        return await _run(api, port, tickets, alarms, alarm)
+        run = await _run(api, port, tickets, crowded, alarm)
+        writing_us = 1e6 * await _writing_seconds(port) / len(run.times_ms)
+        return Run(run.times_ms, run.cpu_us, writing_us)
 
 
-async def _naive(connection: Connection, viewers: int, alarms: int, words: tuple[str, ...]) -> Run:
-    """From the request, with a frame that is encoded already."""
-    row = await (await connection.execute(_FRAME)).fetchone() or {}
+async def _writing_seconds(port: int) -> float:
+    """Return what the API says that it spent on writing alarms; nothing else was raised."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        text = (await client.get(f"http://127.0.0.1:{port}/metrics", timeout=30)).text
+    name = "anxin_stream_write_seconds_total "
+    return next(float(line[len(name) :]) for line in text.splitlines() if line.startswith(name))
+
+
+async def _naive(crowded: Crowded, words: tuple[str, ...]) -> Run:
+    """From the request, with frames that are encoded already."""
+    row = await (await crowded.connection.execute(_FRAME)).fetchone() or {}
     port = free_port("127.0.0.1")
     command = [sys.executable, "-m", "bench.naive_viewers", str(port), *words]
     async with _served(command, port, {}) as app, httpx.AsyncClient(trust_env=False) as client:
-        sent = iter(range(alarms))
+        cursor = itertools.count(1)
 
         async def alarm() -> None:
             # The beginning is what the viewers look for.
-            beginning = f'{{"type":"alarm","cursor":{next(sent) + 1},"change":"raised"'
-            text = f'{beginning},"alarm":{row["alarm"]}}}'
-            await client.post(f"http://127.0.0.1:{port}/alarm", content=text, timeout=30)
+            texts = [
+                f'{{"type":"alarm","cursor":{next(cursor)},"change":"raised","alarm":{row["alarm"]}}}'
+                for _ in range(crowded.count)
+            ]
+            await client.post(
+                f"http://127.0.0.1:{port}/alarm", content="\n".join(texts), timeout=30
+            )
 
-        return await _run(app, port, ["-"] * viewers, alarms, alarm)
+        return await _run(app, port, ["-"] * len(crowded.sessions), crowded, alarm)
 
 
 async def _run(
     server: psutil.Process,
     port: int,
     tickets: list[str],
-    alarms: int,
+    crowded: Crowded,
     alarm: Callable[[], Awaitable[None]],
 ) -> Run:
     """Let the crowd in, raise the alarms, and wait until each has reached everybody."""
@@ -176,21 +215,22 @@ async def _run(
         await asyncio.sleep(2.0)  # the first statuses are behind us
         times_ms: list[float] = []
         before = _cpu_seconds(server)
-        for _ in range(alarms):
+        for _ in range(crowded.alarms):
             began = time.monotonic()
             raised_ns = time.time_ns()
             await alarm()
-            arrived = (await _line(crowd.stdout)).split()[1:]
-            if len(arrived) != len(tickets):
-                raise CrowdFailed
-            times_ms += [(int(at) - raised_ns) / 1e6 for at in arrived]
+            for _ in range(crowded.count):
+                arrived = (await _line(crowd.stdout)).split()[1:]
+                if len(arrived) != len(tickets):
+                    raise CrowdFailed
+                times_ms += [(int(at) - raised_ns) / 1e6 for at in arrived]
             await asyncio.sleep(max(0.0, EVERY_SECONDS - (time.monotonic() - began)))
         spent = _cpu_seconds(server) - before
     finally:
         if crowd.returncode is None:
             crowd.kill()
         await crowd.wait()
-    return Run(times_ms, 1e6 * spent / alarms / len(tickets))
+    return Run(times_ms, 1e6 * spent / len(times_ms))
 
 
 @asynccontextmanager
@@ -236,7 +276,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.viewers", description=__doc__)
     parser.add_argument("--viewers", type=int, default=1000)
-    parser.add_argument("--alarms", type=int, default=30, help="in each round")
+    parser.add_argument("--alarms", type=int, default=30, help="how often, in each round")
     parser.add_argument("--rounds", type=int, default=3)
     return parser
 
