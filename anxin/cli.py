@@ -96,6 +96,22 @@ COMMANDS: Final = {
         "Says in plain words what is wrong and what to do about it. Exit code 1 with any fault.",
         ("data_dir", "http", "mqtt", "database"),
     ),
+    "backup": Command(
+        "anxin.backup",
+        "write the whole database into one file, while everything runs",
+        "Writes one file with everything that the database holds at this moment, encrypted where "
+        "a passphrase is given, and reads it back. It appears only when it is whole, and never "
+        "over another one. Needs a database role that sees every row.",
+        ("data_dir", "database"),
+    ),
+    "restore": Command(
+        "anxin.restore",
+        "make a data directory, or fill an empty database, from a backup",
+        "Checks every byte of the backup, restores it into a new --data-dir (or into the empty "
+        "database of the settings) and compares every table with what was backed up. Nothing is "
+        "ever restored over anything.",
+        ("data_dir", "database"),
+    ),
     "simulate": Command(
         "device_sim.main",
         "simulated devices over MQTT",
@@ -166,7 +182,7 @@ def _run(args: argparse.Namespace) -> int:
     command = COMMANDS[args.command]
     settings = read_settings(**{option: getattr(args, option) for option in command.options})
     set_up_logs(settings.log_level, service=args.command)
-    if not settings.database and args.command not in ("up", "demo"):
+    if not settings.database and args.command not in ("up", "demo", "restore"):
         # Beside a running `anxin up`, the other commands work on its database.
         settings = structs.replace(settings, database=served_dsn(Path(settings.data_dir)))
     return int(import_module(command.module).run(args, settings))
