@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     database: str = ""
     """DSN of an external Postgres; empty means the embedded one under `data_dir`."""
+    database_door: str = ""
+    """DSN of the API for what comes before a session is known; empty means `database`."""
     broker: str = ""
     """Broker of `anxin bridge`: mqtt://user:password@host:1883."""
     data_dir: str = "data"
@@ -66,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Disk that ingest may fill while the database is away; 0 means that it does not."""
     spool_dir: str = ""
     """Where, on a disk that survives a restart; empty means `spool` under `data_dir`."""
+    remember_hours: int = 24
+    """So long ingest lets known devices in by its copy of their keys when the database is away."""
     session_hours: int = 12
     cookie_secure: bool = False
     """Set when the pages are served over HTTPS, as they should be outside one machine."""
@@ -73,6 +77,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses whose X-Forwarded-For is believed, separated by commas."""
     retention_days: int = 730
     quarantine_days: int = 30
+    rollup_days: int = 1826
+    """How long means by the hour are kept; those by the minute go with the readings."""
+    events_days: int = 1096
+    alarms_days: int = 1096
+    """Closed alarms with their timeline, deliveries and receipts."""
+    deliveries_days: int = 366
+    data_keys: str = ""
+    """What seals ID-card and telephone numbers, as `anxin keys new` writes it; empty means
+    `data.keys` under `data_dir`."""
+    audit_days: int = 1095
+    """How long it is kept who did and saw what; never less than 180."""
+    audit_key: str = ""
+    """What seals the audit: 32 bytes in base64url; empty means made and kept under `data_dir`."""
     public_url: str = ""
     """Where people reach the pages, for the links in notices: https://care.example.cn."""
     notice_full_names: bool = False
@@ -108,8 +125,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SECRETS = (
-    "database", "broker", "admin_password", "receipt_token", "wechat_secret", "aliyun_key_secret",
-    "tencent_secret_key", "voice_secret", "vapid_private_key", "smtp_password",
+    "database", "database_door", "broker", "data_keys", "admin_password", "audit_key", "receipt_token", "wechat_secret",
+    "aliyun_key_secret", "tencent_secret_key", "voice_secret", "vapid_private_key", "smtp_password",
 )  # fmt: skip
 
 

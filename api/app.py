@@ -12,6 +12,7 @@ from api import (
     alarms,
     auth,
     channels,
+    consents,
     contacts,
     devices,
     health,
@@ -46,10 +47,15 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
-            Database(settings.database, application="anxin api") as database,
-            Hub(database, metrics, queue=queue, tail=tail) as hub,
+            Database(settings.database, role="anxin_api", application="anxin api") as database,
+            Database(
+                settings.database_door or settings.database,
+                role="anxin_door",
+                application="anxin api door",
+            ) as door,
+            Hub(door, metrics, queue=queue, tail=tail) as hub,
         ):
-            app.state.services = Services(settings, database, hub, metrics)
+            app.state.services = Services(settings, database, door, hub, metrics)
             yield
 
     app = FastAPI(
@@ -71,7 +77,7 @@ def create_app(
     base = APIRouter(prefix=BASE)
     for module in (
         auth, places, residents, vitals, users, devices, alarms, quarantine, stream, stations,
-        channels, contacts, reports, roster, ladders,
+        channels, consents, contacts, reports, roster, ladders,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)

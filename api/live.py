@@ -305,7 +305,7 @@ class Hub:
     async def _watch(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(self._until_next_look()):
                     await self._look.wait()
             self._look.clear()
             try:
@@ -316,6 +316,15 @@ class Hub:
                 # The next look covers this time too; `_looked_at` has not moved.
                 continue
 
+    def _until_next_look(self) -> float:
+        """Return for how many seconds to rest: less when a consent of a viewer runs out sooner."""
+        ends = [one.user.links_until for one in self._viewers if one.user.links_until is not None]
+        if not ends:
+            return LOOK_EVERY_S
+        left = (min(ends) - datetime.now(UTC)).total_seconds()
+        # The database decides, and its clock may be behind ours.
+        return min(max(left, 0.05), LOOK_EVERY_S)
+
     async def _check_sessions(self) -> None:
         """End the streams of ended sessions; renew what viewers may see where it may differ."""
         now = datetime.now(UTC)
@@ -323,7 +332,8 @@ class Hub:
         for viewer in viewers:
             if viewer.user.expires_at <= now:
                 viewer.end(CloseCode.LOGGED_OUT)
-        if self._checked_at is not None and now - self._checked_at < CHECK_EVERY:
+        ran_out = any(one.user.links_until and one.user.links_until <= now for one in viewers)
+        if not ran_out and self._checked_at is not None and now - self._checked_at < CHECK_EVERY:
             return
         # Before the question: what changes while it is answered rings again.
         self._checked_at = now

@@ -1,7 +1,12 @@
-"""Who may do what: one table of rights by role, and one of what a family's consent opens."""
+"""Who may do what: the names of the rights, and which of them a family needs consent for.
 
+Which role has which right is a table of the database, `role_rights`; a session comes with them.
+"""
+
+from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
+from anxin.alarms import Action
 from anxin.db.scope import Scope
 from anxin.db.sessions import Authority
 from anxin.db.users import Role
@@ -11,45 +16,25 @@ Right = Literal[
     "places.read", "places.write",
     "residents.read", "residents.write", "limits.write", "family.write",
     "status.read", "vitals.read", "events.read",
-    "devices.read", "devices.write",
-    "alarms.read", "alarms.act", "timeline.read",
+    "devices.read", "devices.write", "devices.secrets",
+    "alarms.read", "alarms.acknowledge", "alarms.close", "alarms.snooze", "timeline.read",
+    "assess", "export", "administer",
     "quarantine.read", "users.read", "users.write", "stations.read",
     "contacts.write", "reports.read", "roster.read", "roster.write",
+    "people.read", "people.write", "people.identify",
 ]  # fmt: skip
 
-FamilyScope = Literal["status", "vitals", "alarms", "events", "location"]
+FamilyScope = Literal["status", "vitals", "alarms", "events", "location", "video"]
 """What a resident can let a relative see; `location` adds coordinates to the rest."""
 
-_LEAD: Final[frozenset[Role]] = frozenset({"admin", "supervisor"})
-_SETTING_UP: Final[frozenset[Role]] = _LEAD | {"integrator"}
-_CARE: Final[frozenset[Role]] = _LEAD | {"nurse"}
-_STAFF: Final[frozenset[Role]] = _CARE | {"integrator"}
-_ALL: Final[frozenset[Role]] = frozenset(get_args(Role))
-
-RIGHTS: Final[dict[Right, frozenset[Role]]] = {
-    "places.read": _STAFF,
-    "places.write": _SETTING_UP,
-    "residents.read": _ALL,
-    "residents.write": _SETTING_UP,
-    "limits.write": _LEAD,
-    "family.write": _LEAD,
-    "status.read": _ALL,
-    "vitals.read": _ALL,
-    "events.read": _ALL,
-    "devices.read": _STAFF,
-    "devices.write": _SETTING_UP,
-    "alarms.read": _ALL,
-    "alarms.act": _CARE,
-    "timeline.read": _STAFF,
-    "quarantine.read": _STAFF,
-    "users.read": _LEAD,
-    "users.write": _LEAD,
-    "stations.read": _STAFF,
-    "contacts.write": _LEAD,
-    "reports.read": _CARE,
-    "roster.read": _CARE,
-    "roster.write": _LEAD,
+ACTION_RIGHTS: Final[dict[Action, Right]] = {
+    "acknowledge": "alarms.acknowledge",
+    "arrive": "alarms.acknowledge",
+    "note": "alarms.acknowledge",
+    "close": "alarms.close",
+    "snooze": "alarms.snooze",
 }
+"""What each action on an alarm asks for."""
 
 CONSENT: Final[dict[Right, FamilyScope]] = {
     "residents.read": "status",
@@ -71,14 +56,24 @@ class Forbidden(AnxinError):
     """Your role may not do this."""
 
 
-def allows(role: Role, right: Right) -> bool:
-    """Tell whether a role has a right at all; the scope says on whom."""
-    return role in RIGHTS[right]
+class UnknownRight(AnxinError):
+    """The database and this program name different rights. Run: anxin migrate."""
+
+
+def allows(authority: Authority, right: Right) -> bool:
+    """Tell whether a user has a right at all; the scope says on whom."""
+    return right in authority.rights
+
+
+def check_rights(stored: Iterable[str]) -> None:
+    """Compare the rights in the database with those named here; raise UnknownRight."""
+    if odd := set(stored) ^ set(get_args(Right)):
+        raise UnknownRight(f"Only one of database and program knows {', '.join(sorted(odd))}.")
 
 
 def scope_of(authority: Authority, right: Right) -> Scope:
     """Return on whom a user may use a right; raise Forbidden when its role lacks it."""
-    if not allows(authority.role, right):
+    if not allows(authority, right):
         raise Forbidden(f"The role {authority.role} may not do this ({right}).")
     if authority.role == "family":
         return Scope(None, consenting(authority, right))

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field, Strict, model_validator
 
+from anxin.db import consents
 from anxin.db import residents as stored
 from anxin.db.residents import CareEvent, FamilyLink, Resident, Sex, missing
 from anxin.db.sessions import Authority
@@ -15,8 +16,9 @@ from anxin.rules import LIMITS
 from api.alarm_view import view_of
 from api.answers import After, Limit, Page, answer, page, place_after, serial_after
 from api.auth import Grant, may
+from api.consents import Circumstances, Scopes, given
 from api.fields import Body, Id, Name, Text, number
-from api.permissions import FamilyScope, scope_of
+from api.permissions import scope_of
 from api.services import Db, Shared
 from api.status import Status, judge, seen_status
 
@@ -98,11 +100,11 @@ class SeenResident(BaseModel):
     created_at: datetime | None = None
 
 
-class NewLink(Body):
+class NewLink(Circumstances):
     """What a family user may see of a resident, by the resident's consent."""
 
     user_id: Id
-    scopes: Annotated[list[FamilyScope], Field(min_length=1, max_length=5)]
+    scopes: Scopes
 
 
 @router.get("", response_model=Page[SeenResident])
@@ -205,7 +207,7 @@ async def list_family(
     resident_id: Id, grant: Annotated[Grant, may("family.write")], database: Db
 ) -> Response:
     """Return who may see what of a resident."""
-    found = await stored.family(database, grant.scope, int(resident_id))
+    found = await consents.family(database, grant.scope, int(resident_id))
     return answer({"items": found, "next": None})
 
 
@@ -215,14 +217,15 @@ async def link_family(
     body: NewLink,
     grant: Annotated[Grant, may("family.write")],
     shared: Shared,
+    database: Db,
 ) -> Response:
-    """Let a family user see these sides of a resident, and no others."""
-    link = await stored.link_family(
-        shared.database,
+    """Let a family user see these sides of a resident, and no others; it is recorded as consent."""
+    link = await consents.link_family(
+        database,
         grant.scope,
         int(resident_id),
-        user_id=int(body.user_id),
-        scopes=sorted(set(body.scopes)),
+        given(body, purpose="family", user_id=body.user_id, scopes=body.scopes),
+        by=grant.user.user_id,
     )
     shared.hub.look_again()
     return answer(link, HTTPStatus.CREATED)
@@ -234,9 +237,12 @@ async def unlink_family(
     user_id: Id,
     grant: Annotated[Grant, may("family.write")],
     shared: Shared,
+    database: Db,
 ) -> Response:
-    """Withdraw a relative's permission."""
-    await stored.unlink_family(shared.database, grant.scope, int(resident_id), user_id=int(user_id))
+    """Withdraw all that a relative may see of a resident."""
+    await consents.unlink_family(
+        database, grant.scope, int(resident_id), user_id=int(user_id), by=grant.user.user_id
+    )
     shared.hub.look_again()
     return Response(status_code=HTTPStatus.NO_CONTENT)
 

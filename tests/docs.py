@@ -32,6 +32,7 @@ DIAGRAMS: Final = {
     "alarms": ("alarms", "timeline", "outbox", "receipts"),
     "escalation": ("shifts", "ladders", "escalations", "contacts", "deliveries"),
     "stations": ("stations", "self_tests"),
+    "privacy": ("person_keys", "identities", "relatives", "consents", "erasures", "erased_spans"),
 }  # fmt: skip
 """Which tables stand together in one diagram of schema.md."""
 NOT_DRAWN: Final = ("schema_migrations",)

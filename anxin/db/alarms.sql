@@ -90,7 +90,8 @@ WITH said AS (
     WHERE starts_with(coalesce(p.path, '/'), s.path)
        OR EXISTS (SELECT 1 FROM family_links f
                   WHERE s.path IS NULL AND f.user_id = s.user_id
-                    AND f.resident_id = a.resident_id AND 'alarms' = ANY(f.scopes))
+                    AND f.resident_id = a.resident_id
+                    AND 'alarms' = ANY(scopes_in_force(f.scopes, f.ends)))
 ), displayed AS (
     UPDATE outbox o SET displayed_at = now()
     FROM seen WHERE seen.kind = 'displayed' AND o.alarm_id = seen.alarm_id

@@ -1,4 +1,4 @@
-"""Residents, what their state is made of, their events, and their families."""
+"""Residents, what their state is made of, and their events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -192,42 +192,6 @@ async def resident_events(
         {"id": resident_id, "before": ts, "key": key, "event": event, "limit": limit},
     )
     return [(row.pop("device_key"), CareEvent(**row)) for row in rows]
-
-
-async def link_family(
-    database: Database, scope: Scope, resident_id: int, *, user_id: int, scopes: list[str]
-) -> FamilyLink:
-    """Let a family user of the scope see these sides of a resident; raise NotFound."""
-    await resident(database, scope, resident_id)
-    user = await database.fetch_one(
-        blocks("users")["get"], {**scope.parameters(), "id": user_id, "roles": ["family"]}
-    )
-    if user is None:
-        raise NotFound(f"There is no user {user_id} of the role family, or you may not see it.")
-    row = await database.fetch_one(
-        blocks("residents")["link"],
-        {"user_id": user_id, "resident_id": resident_id, "scopes": scopes},
-    )
-    if row is None:
-        raise missing(resident_id)
-    return FamilyLink(username=user["username"], **row)
-
-
-async def unlink_family(
-    database: Database, scope: Scope, resident_id: int, *, user_id: int
-) -> None:
-    """Withdraw a relative's permission; raise NotFound when there was none."""
-    await resident(database, scope, resident_id)
-    parameters = {"user_id": user_id, "resident_id": resident_id}
-    if not await database.execute(blocks("residents")["unlink"], parameters):
-        raise NotFound(f"User {user_id} is not linked to this resident.")
-
-
-async def family(database: Database, scope: Scope, resident_id: int) -> list[FamilyLink]:
-    """Return who may see what of a resident; raise NotFound."""
-    await resident(database, scope, resident_id)
-    rows = await database.fetch(blocks("residents")["family"], {"resident_id": resident_id})
-    return [FamilyLink(**row) for row in rows]
 
 
 def missing(resident_id: int) -> NotFound:

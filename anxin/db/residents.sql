@@ -101,17 +101,3 @@ WHERE s.resident_id = %(id)s
   AND (%(before)s::timestamptz IS NULL
        OR (e.ts, e.device_key, e.id) < (%(before)s::timestamptz, %(key)s::integer, %(event)s::text))
 ORDER BY e.ts DESC, e.device_key DESC, e.id DESC LIMIT %(limit)s
-
--- name: link
-INSERT INTO family_links (user_id, resident_id, scopes)
-VALUES (%(user_id)s, %(resident_id)s, %(scopes)s)
-ON CONFLICT (user_id, resident_id) DO UPDATE SET scopes = excluded.scopes
-RETURNING user_id::text, scopes
-
--- name: unlink
-DELETE FROM family_links WHERE user_id = %(user_id)s AND resident_id = %(resident_id)s
-
--- name: family
-SELECT f.user_id::text, u.username, f.scopes
-FROM family_links f JOIN users u ON u.id = f.user_id
-WHERE f.resident_id = %(resident_id)s ORDER BY f.user_id

@@ -29,7 +29,7 @@ ORDER BY id
 -- name: family_of
 SELECT f.resident_id, f.user_id FROM family_links f
 JOIN users u ON u.id = f.user_id AND u.disabled_at IS NULL
-WHERE f.resident_id = ANY(%(residents)s::bigint[]) AND 'alarms' = ANY(f.scopes)
+WHERE f.resident_id = ANY(%(residents)s::bigint[]) AND 'alarms' = ANY(scopes_in_force(f.scopes, f.ends))
 ORDER BY f.user_id
 
 -- name: contacts_of

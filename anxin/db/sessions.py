@@ -26,6 +26,10 @@ class Authority:
     place_id: int | None
     path: str | None
     links: dict[int, frozenset[str]]
+    links_until: datetime | None
+    """When the next consent among them runs out."""
+    rights: frozenset[str]
+    """What its role may do at all; the scope says on whom."""
 
 
 def hash_token(token: str) -> bytes:
@@ -48,6 +52,7 @@ async def authorities(database: Database, hashes: Sequence[bytes]) -> dict[bytes
     rows = await database.fetch(blocks("sessions")["authorities"], {"hashes": list(hashes)})
     for row in rows:
         row["links"] = {int(key): frozenset(scopes) for key, scopes in row["links"].items()}
+        row["rights"] = frozenset(row["rights"])
     return {row["token_hash"]: Authority(**row) for row in rows}
 
 

@@ -9,8 +9,11 @@ SELECT s.token_hash, s.expires_at, u.id AS user_id, u.username, u.role, u.place_
     CASE WHEN u.role = 'family' THEN NULL
          WHEN u.place_id IS NULL AND u.role = 'admin' THEN '/'
          ELSE p.path END AS path,
-    coalesce((SELECT jsonb_object_agg(f.resident_id, f.scopes) FROM family_links f
-              WHERE f.user_id = u.id AND u.role = 'family'), '{}') AS links
+    coalesce((SELECT jsonb_object_agg(f.resident_id, scopes_in_force(f.scopes, f.ends))
+              FROM family_links f WHERE f.user_id = u.id AND u.role = 'family'), '{}') AS links,
+    (SELECT min(until_at) FROM family_links f CROSS JOIN unnest(f.ends) AS until_at
+     WHERE f.user_id = u.id AND u.role = 'family' AND until_at > now()) AS links_until,
+    ARRAY(SELECT right_ FROM role_rights r WHERE r.role = u.role) AS rights
 FROM sessions s
 JOIN users u ON u.id = s.user_id
 LEFT JOIN places p ON p.id = u.place_id

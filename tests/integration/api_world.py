@@ -109,12 +109,15 @@ class World:
         return int(key)
 
     def link(self, user: str, resident: str, *scopes: str) -> None:
-        """Let a relative see these sides of a resident."""
+        """Let a relative see these sides of a resident, and no others."""
+        pair = [int(self.ids[user]), int(self.ids[resident])]
         self.ask(
-            "INSERT INTO family_links (user_id, resident_id, scopes) VALUES (%s, %s, %s)"
-            " ON CONFLICT (user_id, resident_id) DO UPDATE SET scopes = excluded.scopes",
-            int(self.ids[user]),
-            int(self.ids[resident]),
+            "WITH ended AS (UPDATE consents SET withdrawn_at = now()"
+            " WHERE user_id = %s AND resident_id = %s AND withdrawn_at IS NULL)"
+            " INSERT INTO consents (user_id, resident_id, purpose, scopes, given_by, how)"
+            " VALUES (%s, %s, 'family', %s, 'elder', 'paper')",
+            *pair,
+            *pair,
             list(scopes),
         )
 
