@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SHELL  := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos clean lock web setup setup-dev format
+.PHONY: help run test check bench chaos sbom audit fuzz clean lock web setup setup-dev format
 
 help:                ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,15 @@ bench: setup-dev     ## measure, and write docs/benchmarks.md
 
 chaos: setup-dev     ## kill things under load and count what was lost
 	@$(BIN)/python -m chaos
+
+sbom: setup-dev      ## write build/sbom.json: what Anxin is made of, CycloneDX 1.6
+	@$(BIN)/python -m supply sbom build/sbom.json
+
+audit: setup-dev     ## licences, secrets, dangerous code, known vulnerabilities
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m supply audit
+
+fuzz: setup-dev      ## generated requests to every route as every role, 200 of each; takes long
+	@ANXIN_FUZZ_CASES=200 $(BIN)/python -m pytest --timeout=0 tests/integration/test_api_schema.py
 
 clean:               ## forget everything that set-up and runs made
 	rm -rf $(VENV) data build bench/build api/static web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

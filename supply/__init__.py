@@ -1,0 +1,1 @@
+"""What Anxin is made of: a bill of materials, and checks of it. `make sbom`, `make audit`."""
