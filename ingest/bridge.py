@@ -23,14 +23,13 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from prometheus_client import start_http_server
 
 from anxin.config import Address, Settings
 from anxin.db.migrate import migrate
 from anxin.errors import AnxinError, DatabaseUnavailable, SettingError
 from anxin.logs import log
 from ingest.inbound import KINDS, Device, Inbound
-from ingest.metrics import IngestCollector
+from ingest.metrics import serve_metrics
 from ingest.service import IngestService
 
 FILTERS: Final = tuple(f"anxin/v1/+/{kind}" for kind in KINDS)
@@ -139,9 +138,7 @@ async def serve(
         service = await stack.enter_async_context(IngestService(settings))
         if settings.ingest_metrics:
             where = Address.parse(settings.ingest_metrics)
-            registry = IngestCollector.registry(service, [])
-            server, _ = start_http_server(where.port, where.host, registry=registry)
-            stack.callback(server.shutdown)
+            stack.callback(serve_metrics(where, service, []))
         bridge = Bridge(service, broker, version=version, client_id=client_id, share=share, ca=ca)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         carrying = asyncio.create_task(bridge.carry(), name="bridge")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -20,10 +20,15 @@ class Kind(IntEnum):
 KINDS = {kind.name.lower(): kind for kind in Kind}
 
 
+NOT_LOADED: Final = -1
+"""The row of a device that was let in from memory and that no rule knows yet."""
+
+
 class Device(msgspec.Struct, eq=False):
     """A device as the registry knows it; one object per device and process.
 
-    `row` is its place in the arrays of the live rules, `key` its number in the database.
+    `row` is its place in the arrays of the live rules, or NOT_LOADED; `key` its number in the
+    database, 0 for a device that is unknown there.
     """
 
     id: str

@@ -8,14 +8,12 @@ import ssl
 from contextlib import AsyncExitStack
 
 import uvloop
-from prometheus_client import start_http_server
 
 from anxin.config import Address, Settings
-from anxin.db.migrate import migrate
 from anxin.errors import SettingError
 from anxin.logs import log
 from ingest.listener import Listener
-from ingest.metrics import IngestCollector
+from ingest.metrics import serve_metrics
 from ingest.service import IngestService
 
 _log = log(__name__)
@@ -33,7 +31,6 @@ def run(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001  e
     """Serve until told to stop."""
     if not settings.database:
         raise SettingError("Set ANXIN_DATABASE, or run everything with `anxin up`.")
-    migrate(settings.database)
     # A connection is an open file: take all that the system allows.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -63,11 +60,11 @@ async def serve(settings: Settings) -> None:
         ]
         if settings.ingest_metrics:
             where = Address.parse(settings.ingest_metrics)
-            server, _ = start_http_server(
-                where.port, where.host, registry=IngestCollector.registry(service, listeners)
-            )
-            stack.callback(server.shutdown)
-        _log.info("ingest_ready", ports=[listener.port for listener in listeners])
+            stack.callback(serve_metrics(where, service, listeners))
+        _log.info(
+            "ingest_ready" if service.ready.is_set() else "ingest_listens",
+            ports=[listener.port for listener in listeners],
+        )
         await stop.wait()
 
 

@@ -1,13 +1,51 @@
 """What Prometheus reads of an ingest process: counts, never contents."""
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from anxin.config import Address
 from ingest.listener import Listener
 from ingest.service import IngestService
+
+
+def serve_metrics(
+    where: Address, service: IngestService, listeners: Sequence[Listener]
+) -> Callable[[], None]:
+    """Answer `/metrics`, `/healthz` and `/readyz` in threads; return what ends that."""
+    metrics = make_wsgi_app(IngestCollector.registry(service, listeners))
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] not in {"/healthz", "/readyz"}:
+            return metrics(environ, start)  # type: ignore[no-any-return]  # untyped there
+        said = service.health if environ["PATH_INFO"] == "/readyz" else "ok"
+        status = "503 Service Unavailable" if said.startswith("not ") else "200 OK"
+        start(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{said}\n".encode()]
+
+    server = make_server(where.host, where.port, answer, _Server, _Silent)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return end
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401  its signature
+        """A scrape is no news."""
 
 
 class IngestCollector(Collector):
@@ -42,6 +80,16 @@ class IngestCollector(Collector):
             "anxin_ingest_spool_full", "1 while nothing is acknowledged for want of disk",
             value=self._service.pipeline.spool_full,
         )  # fmt: skip
+        yield GaugeMetricFamily(
+            "anxin_ingest_ready", "0 while the database has not answered since the start",
+            value=self._service.ready.is_set(),
+        )  # fmt: skip
+        remembered = self._service.remembered
+        if remembered is not None:
+            yield GaugeMetricFamily(
+                "anxin_ingest_remembered_devices", "can be let in without the database",
+                value=len(remembered),
+            )  # fmt: skip
         yield GaugeMetricFamily(
             "anxin_mqtt_connections", "devices connected now",
             value=sum(one.connections for one in self._listeners),

@@ -61,7 +61,7 @@ from ingest.columns import (
     copy_rows,
     gather,
 )
-from ingest.inbound import Device, Inbound, Kind
+from ingest.inbound import NOT_LOADED, Device, Inbound, Kind
 from ingest.newest import newest, presence_is, since
 from ingest.registry import Registry
 from ingest.spool import Spool, Spooled, SpoolFull
@@ -79,6 +79,8 @@ LONGEST_STALL_SECONDS: Final = 160.0
 """After each that was broken off the next may take twice as long, so that a slow one succeeds."""
 AWAY_SECONDS: Final = 1.0
 """So long the database may be away before what arrives goes to the spool."""
+ADOPT_SECONDS: Final = 10.0
+"""Between two looks for spool files whose process is gone."""
 ASK_AGAIN_SECONDS: Final = 0.5
 """Between two attempts to write to a full spool."""
 _NIGHT: Final = (22, 6)
@@ -193,11 +195,13 @@ class Pipeline:
         timezone: str = "Asia/Shanghai",
         receipt: Callable[[Inbound, str], None] | None = None,
         spool: Spool | None = None,
+        ready: asyncio.Event | None = None,
     ) -> None:
         """Prepare a lane for ordinary messages and one for emergencies.
 
         `receipt` is called for every event once it is committed, with its id. Without a `spool`
-        nothing is acknowledged while the database is away.
+        nothing is acknowledged while the database is away. Before `ready` is set the database is
+        not touched.
         """
         self.counters = Counters()
         self._registry = registry
@@ -210,6 +214,7 @@ class Pipeline:
         self._waiting: list[Callable[[], None]] = []
         self._marked: dict[int, tuple[int, int]] = {}
         self._spool = spool
+        self._ready = ready or _set()
 
     # --- what sources call
 
@@ -256,9 +261,11 @@ class Pipeline:
         lanes = (self._urgent, self._ordinary)
         try:
             async with asyncio.TaskGroup() as group:
+                if self._spool is not None:
+                    group.create_task(self._adopt(self._spool), name="adopt spools")
                 for lane in lanes:
                     if self._spool is not None:
-                        if self._spool.holds(urgent=lane.urgent):
+                        if self._spool.holds(urgent=lane.urgent) or not self._ready.is_set():
                             lane.spooling.set()
                         group.create_task(self._drain(lane, self._spool), name=f"drain {lane.name}")
                     group.create_task(self._serve(lane), name=f"pipeline {lane.name}")
@@ -267,13 +274,36 @@ class Pipeline:
                 await lane.intake.close()
 
     async def _serve(self, lane: Lane) -> None:
+        if self._spool is None:
+            await self._ready.wait()
         while True:
             if not lane.queue:
                 lane.wake.clear()
                 await lane.wake.wait()
+            if self._spool and self._spool.holds(urgent=lane.urgent):
+                lane.spooling.set()  # here, where no transaction of this lane is under way
             inbounds = lane.take()
-            if not (lane.spooling.is_set() and await self._keep(lane, inbounds)):
+            if not inbounds:
+                continue
+            if lane.spooling.is_set() and await self._keep(lane, inbounds):
+                continue
+            if not self._registry.recalled or await self._settle(lane, inbounds):
                 await self._commit(lane, inbounds)
+
+    async def _settle(self, lane: Lane, inbounds: list[Inbound]) -> bool:
+        """Load devices that were let in from memory; return False once these are in the spool."""
+        new = [one for one in inbounds if one.device.row == NOT_LOADED]
+        while new:
+            try:
+                found = await asyncio.gather(*(self._registry.find(one.device.id) for one in new))
+            except DatabaseUnavailable:
+                if await self._keep(lane, inbounds):
+                    return False
+                continue
+            for one, device in zip(new, found, strict=True):
+                one.device = device or Device(one.device.id, 0, 0)
+            break
+        return True
 
     async def _commit(self, lane: Lane, inbounds: list[Inbound], judged_us: int = 0) -> None:
         """Bring these into the database, whatever it takes, then say so."""
@@ -422,6 +452,7 @@ class Pipeline:
         """Bring what a lane has in the spool into the database, oldest first, each time anew."""
         while True:
             await lane.spooling.wait()
+            await self._ready.wait()
             unwritten, lane.unwritten = lane.unwritten, {}
             while True:
                 try:
@@ -464,6 +495,19 @@ class Pipeline:
         count = sum(len(one.payloads) for _, one in found)
         self.counters.drained += count
         return count
+
+    async def _adopt(self, spool: Spool) -> None:
+        """Take over the files of processes that died, some at a time, once ours is empty."""
+        pause = ADOPT_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            pause = ADOPT_SECONDS
+            if spool.holds(urgent=True) or spool.holds(urgent=False):
+                continue  # nothing can be stored yet, so nothing is gained by moving it
+            if await spool.adopt():
+                pause = ASK_AGAIN_SECONDS
+                for lane in (self._urgent, self._ordinary):
+                    lane.wake.set()
 
     async def _devices(self, ids: set[str]) -> dict[str, Device]:
         """Return these devices; one that is gone is as unknown as one that never was."""
@@ -770,6 +814,12 @@ class Pipeline:
 
 def _weight(inbound: Inbound) -> int:
     return sum(map(len, inbound.payloads)) + _OVERHEAD_BYTES * len(inbound.payloads)
+
+
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 def _call(told: Callable[..., None], *of: object) -> None:

@@ -18,10 +18,13 @@ from anxin.device_secret import matches
 from anxin.errors import DatabaseUnavailable
 from anxin.rules import RULE_ROW, SPOT_KINDS, Live, judge, limits_of
 from anxin.vitals import COLUMN, METRICS, PRESENCE
-from ingest.inbound import Device
+from ingest.inbound import NOT_LOADED, Device
+from ingest.remembered import Remembered
 
 MOST_AT_ONCE: Final = 1_000
 """Devices loaded by one query: bounds how long it takes and how long it holds up the event loop."""
+ASK_SECONDS: Final = 2.0
+"""So long the database is asked for a device before what is remembered of it counts."""
 _RECENT = ("hr", "rr", "spo2", "temp", "sbp", "battery")
 
 
@@ -32,9 +35,12 @@ def _us(moment: datetime | None) -> int:
 class Registry:
     """Devices by id; lists and arrays by row."""
 
-    def __init__(self, db: Database) -> None:
-        """Start empty."""
+    def __init__(self, db: Database, remembered: Remembered | None = None) -> None:
+        """Start empty; without the database only what is `remembered` gets in."""
         self._db = db
+        self._remembered = remembered
+        self.recalled: dict[str, tuple[Device, bytes]] = {}
+        """Devices let in from memory, with the hash of their secret; they are not loaded yet."""
         self.live = Live()
         self.devices: dict[str, Device] = {}
         self.by_key: dict[int, Device] = {}
@@ -64,8 +70,19 @@ class Registry:
         return await asyncio.shield(future)
 
     async def authenticate(self, device_id: str, secret: bytes) -> Device | None:
-        """Return the device when its secret is right and it was not revoked."""
-        device = await self.find(device_id)
+        """Return the device when its secret is right and it was not revoked.
+
+        While the database is away a device that is remembered gets in without being loaded;
+        raise DatabaseUnavailable for one that is not.
+        """
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                device = await self.find(device_id)
+        except (DatabaseUnavailable, TimeoutError):
+            recalled = self._recall(device_id, secret)
+            if recalled is not None:
+                return recalled
+            device = await self.find(device_id)
         if device is None:
             return None
         if self._opens(device, secret):
@@ -74,6 +91,16 @@ class Registry:
         # Its older connections are ended by whoever calls `renew` next.
         self._to_cut += await self._read_again([device.key])
         return device if self._opens(device, secret) else None
+
+    def _recall(self, device_id: str, secret: bytes) -> Device | None:
+        if self._remembered is None or device_id in self.devices:
+            return None
+        key = self._remembered.recall(device_id, secret)
+        if key is None:
+            return None
+        if device_id not in self.recalled:
+            self.recalled[device_id] = (Device(key.id, key.key, NOT_LOADED), key.secret_hash)
+        return self.recalled[device_id][0]
 
     def _opens(self, device: Device, secret: bytes) -> bool:
         card = self.cards[device.row]
@@ -100,11 +127,20 @@ class Registry:
                         future.exception()  # who asked may be gone
                 continue
             for device_id, future in wanted.items():
+                if device_id in self.recalled and device_id not in self.devices:
+                    self._dismiss(self.recalled.pop(device_id)[0])
                 if not future.done():
                     future.set_result(self.devices.get(device_id))
 
+    def _dismiss(self, device: Device) -> None:
+        """End the connections of a device that should not have been let in, at the next `renew`."""
+        device.revoked = True
+        self._to_cut.append(device)
+
     async def renew(self, keys: Iterable[int]) -> list[Device]:
         """Read changed devices again; return those whose connections must end."""
+        # Who was let in from memory is looked at now, also when it has nothing to say.
+        await asyncio.gather(*map(self.find, list(self.recalled)))
         closed = await self._read_again(keys)
         earlier, self._to_cut = self._to_cut, []
         return earlier + closed
@@ -120,6 +156,8 @@ class Registry:
             old, card = self.cards[device.row], found.get(key)
             if card is None or card.revoked or card.secret_hash != old.secret_hash:
                 closed.append(device)
+                if self._remembered is not None:
+                    self._remembered.forget(device.id)
             if card is None:
                 device.revoked = True
                 del self.devices[device.id], self.by_key[key]
@@ -156,8 +194,21 @@ class Registry:
         # Should the database go away here, these rows stay unused: the devices are asked for again.
         await self._rebuild(cards, rows)
         for card in cards:
-            device = Device(id=card.id, key=card.key, row=rows[card.key], revoked=card.revoked)
+            device = self._taken_up(card)
+            device.row, device.revoked = rows[card.key], card.revoked
             self.devices[card.id] = self.by_key[card.key] = device
+
+    def _taken_up(self, card: Card) -> Device:
+        """Return the object that connections hold already, if the device was let in from memory."""
+        device, secret_hash = self.recalled.pop(card.id, (None, b""))
+        if device is None:
+            return Device(card.id, card.key, NOT_LOADED)
+        if device.key != card.key:  # deleted, and another one made under its id
+            self._dismiss(device)
+            return Device(card.id, card.key, NOT_LOADED)
+        if card.revoked or card.secret_hash != secret_hash:
+            self._to_cut.append(device)
+        return device
 
     def _take_since(self, row: int, card: Card) -> None:
         self.absent_us[row] = _us(card.absent_since)

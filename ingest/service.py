@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -11,8 +11,9 @@ from typing import Final, Self
 import msgspec
 
 from anxin.config import Settings
-from anxin.db.intake import Intake
-from anxin.db.pool import Database, doorbell
+from anxin.db.intake import Intake, RefusedByDatabase
+from anxin.db.migrate import migrate
+from anxin.db.pool import Database, connect, doorbell
 from anxin.db.registry import changes_since
 from anxin.db.silence import note_listening
 from anxin.errors import DatabaseUnavailable
@@ -20,10 +21,15 @@ from anxin.logs import log
 from ingest.inbound import Device, Inbound, Kind, Outlet
 from ingest.pipeline import Pipeline
 from ingest.registry import Registry
+from ingest.remembered import Remembered
 from ingest.spool import Spool
 
 STALLED_SECONDS: Final = 20.0
 """A question to the database that takes longer is broken off and asked again."""
+START_SECONDS: Final = 5.0
+"""So long a start waits for the database before it goes on without."""
+ASK_AGAIN_SECONDS: Final = 0.5
+REMEMBER_AGAIN_SECONDS: Final = 3600.0
 HEARTBEAT_SECONDS: Final = 30.0
 LISTEN_SECONDS: Final = 5.0
 LOOK_AGAIN_SECONDS: Final = 5.0
@@ -39,8 +45,15 @@ class IngestService:
         self._db = Database(
             settings.database, size=4, application="anxin ingest", stalled_seconds=STALLED_SECONDS
         )
-        self._spool = _spool_of(settings)
-        self.registry = Registry(self._db)
+        self.ready = asyncio.Event()
+        """Set once the database was there and its schema is ours; it may go away again."""
+        directory = Path(settings.spool_dir or Path(settings.data_dir) / "spool")
+        self._spool: Spool | None = None
+        self.remembered: Remembered | None = None
+        if settings.spool_mebibytes:
+            self._spool = Spool(directory, settings.spool_mebibytes)
+            self.remembered = Remembered(directory, settings.remember_hours)
+        self.registry = Registry(self._db, self.remembered)
         self.pipeline = Pipeline(
             settings.database,
             self.registry,
@@ -48,6 +61,7 @@ class IngestService:
             timezone=settings.timezone,
             receipt=self._send_receipt,
             spool=self._spool,
+            ready=self.ready,
         )
         # A device may be connected more than once, under several client ids.
         self._outlets: dict[int, list[Outlet]] = {}
@@ -56,22 +70,67 @@ class IngestService:
         self._notes: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
         self._commands_wake = asyncio.Event()
+        self._devices_changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        """Start the pipeline and the watchers; raise SettingError when the spool is unusable."""
+        """Start, also while the database is away; raise SettingError when the spool is unusable.
+
+        The schema is brought up to date before anything else looks at the database; until then
+        what remembered devices send goes to the spool.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _start(self) -> None:
         if self._spool is not None:
             await self._stack.enter_async_context(self._spool)
+        if self.remembered is not None:
+            await asyncio.to_thread(self.remembered.load)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._make_ready()
+        except (DatabaseUnavailable, TimeoutError):
+            _log.warning(
+                "waits_for_database",
+                devices=0 if self.remembered is None else len(self.remembered),
+            )
         await self._stack.enter_async_context(self._db)
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
         self._tasks = [
-            group.create_task(self.registry.serve(), name="registry"),
+            group.create_task(self._become_ready(), name="schema"),
             group.create_task(self.pipeline.run(), name="pipeline"),
-            group.create_task(self._watch_devices(), name="watch devices"),
-            group.create_task(self._watch_commands(), name="watch commands"),
-            group.create_task(self._heartbeat(), name="heartbeat"),
-            group.create_task(self._listen(), name="listening"),
         ]
-        return self
+        for name, work in (
+            ("registry", self.registry.serve),
+            ("watch devices", self._watch_devices),
+            ("watch commands", self._watch_commands),
+            ("heartbeat", self._heartbeat),
+            ("listening", self._listen),
+            ("remember devices", self._remember),
+        ):
+            self._tasks.append(group.create_task(self._when_ready(work), name=name))
+
+    async def _make_ready(self) -> None:
+        # Asked first, because a thread that waits for an answer cannot be cancelled.
+        async with await connect(self._dsn, application="anxin ingest"):
+            pass
+        await asyncio.to_thread(migrate, self._dsn)
+        self.ready.set()
+
+    async def _become_ready(self) -> None:
+        while not self.ready.is_set():
+            try:
+                await self._make_ready()
+            except DatabaseUnavailable:
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+
+    async def _when_ready(self, work: Callable[[], Awaitable[None]]) -> None:
+        await self.ready.wait()
+        await work()
 
     async def __aexit__(
         self,
@@ -83,6 +142,19 @@ class IngestService:
         for task in self._tasks:
             task.cancel()
         await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def health(self) -> str:
+        """Say in a few words whether all is as it should be: `ready`, or `not ready` and why."""
+        if self.pipeline.spool_full:
+            return "not ready: the spool is full, nothing is acknowledged"
+        if self.ready.is_set():
+            return "ready"
+        known = 0 if self.remembered is None else len(self.remembered)
+        return (
+            "not ready: the database has not answered since the start; "
+            f"{known} devices are remembered and let in, what they send is kept on disk"
+        )
 
     # --- Gate
 
@@ -225,10 +297,28 @@ class IngestService:
             except DatabaseUnavailable:
                 continue
             horizon = next_horizon
+            if keys:
+                self._devices_changed.set()
             for device in closed:
                 for outlet in list(self._outlets.get(device.key, ())):
                     _log.info("device_cut_off", device=device.id)
                     outlet.close("The secret was changed or revoked.")
+
+    async def _remember(self) -> None:
+        """Keep the keys of all devices for the time in which the database cannot be asked."""
+        if self.remembered is None:
+            return
+        while True:
+            self._devices_changed.clear()
+            try:
+                await self.remembered.renew(self._db)
+            except DatabaseUnavailable:
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REMEMBER_AGAIN_SECONDS):
+                    await self._devices_changed.wait()
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)  # many changes, one reading
 
     async def _listen(self) -> None:
         """Note that devices are being heard, so that a silence of ours is not taken for theirs."""
@@ -267,17 +357,10 @@ class IngestService:
                                 "firmwares": [None] * count,
                             }
                         )
-                except DatabaseUnavailable:
-                    continue  # the next beat tells the same
+                except (DatabaseUnavailable, RefusedByDatabase):
+                    continue  # the next beat tells the same, without a device that was deleted
         finally:
             await intake.close()
-
-
-def _spool_of(settings: Settings) -> Spool | None:
-    if not settings.spool_mebibytes:
-        return None
-    directory = settings.spool_dir or Path(settings.data_dir) / "spool"
-    return Spool(Path(directory), settings.spool_mebibytes)
 
 
 def _noted(_: Inbound) -> None:

@@ -27,6 +27,8 @@ MOST_BYTES: Final = 8 * 1024 * 1024
 """Payload bytes read back at once."""
 RESERVE: Final = 20
 """One part in so many is kept for emergencies."""
+ADOPTED_AT_ONCE: Final = 20_000
+"""Runs taken over from another file in one go: bounds how long it holds up the thread."""
 _ROW_BYTES: Final = 96
 """What a row costs beside its payloads, rounded up."""
 _SCHEMA: Final = """
@@ -51,7 +53,12 @@ _TAKE: Final = (
 )
 _ADOPT: Final = (
     "INSERT INTO spooled (urgent, device_id, kind, received_us, count, payloads)"
-    " SELECT urgent, device_id, kind, received_us, count, payloads FROM other.spooled ORDER BY id"
+    " SELECT urgent, device_id, kind, received_us, count, payloads FROM other.spooled"
+    " WHERE urgent = ? ORDER BY id LIMIT ?"
+)
+_ADOPTED: Final = (
+    "DELETE FROM other.spooled WHERE urgent = ? AND id IN"
+    " (SELECT id FROM other.spooled WHERE urgent = ? ORDER BY id LIMIT ?)"
 )
 
 Result = TypeVar("Result")
@@ -80,7 +87,7 @@ class Spool:
         self._directory = directory
         self._limit = mebibytes * 1024 * 1024
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
-        self._lock = -1
+        self._lock = self._slot = -1
         self._db: sqlite3.Connection
         self._waiting = {True: 0, False: 0}
         self.bytes = 0
@@ -124,6 +131,10 @@ class Spool:
         """Forget what has been committed; raise SpoolFull when the disk cannot even do that."""
         await self._call(lambda: self._remove(numbers, urgent=urgent))
 
+    async def adopt(self) -> int:
+        """Take over some of what processes that are gone left here; return how many runs."""
+        return await self._call(self._adopt_some)
+
     async def _call(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -140,13 +151,16 @@ class Spool:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "auto_vacuum = INCREMENTAL"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
-        for other in range(MOST_SLOTS):
-            if other != slot and self._file(other).exists():
-                self._adopt(other)
-        for urgent, count in self._db.execute(
-            "SELECT urgent, sum(count) FROM spooled GROUP BY urgent"
-        ):
-            self._waiting[bool(urgent)] = count
+        self._slot = slot
+        self._count()
+        while self._adopt_some():
+            pass
+
+    def _count(self) -> None:
+        for urgent in self._waiting:
+            (self._waiting[urgent],) = self._db.execute(
+                "SELECT coalesce(sum(count), 0) FROM spooled WHERE urgent = ?", [urgent]
+            ).fetchone()
         self.bytes = self._used()
 
     def _claim(self) -> tuple[int, int]:
@@ -165,25 +179,40 @@ class Spool:
             return None
         return lock
 
-    def _adopt(self, slot: int) -> None:
-        """Take over what a process that is gone left in its file.
+    def _adopt_some(self) -> int:
+        found = 0
+        for slot in range(MOST_SLOTS):
+            if slot != self._slot and self._file(slot).exists():
+                try:
+                    found += self._adopt(slot)
+                except sqlite3.Error as error:
+                    _log.error("spool_not_adopted", slot=slot, error=str(error))
+        if found:
+            self._count()
+        return found
+
+    def _adopt(self, slot: int) -> int:
+        """Take over some of what a process that is gone left in its file, emergencies first.
 
         Should we die between the two commits it is there twice, which storing it bears.
         """
         lock = self._try_lock(slot)
         if lock is None:
-            return
+            return 0
         try:
             self._db.execute("ATTACH ? AS other", [str(self._file(slot))])
             try:
-                found = self._db.execute(_ADOPT).rowcount
-                self._db.execute("DELETE FROM other.spooled")
+                for urgent in (True, False):
+                    found = self._db.execute(_ADOPT, [urgent, ADOPTED_AT_ONCE]).rowcount
+                    if found:
+                        self._db.execute(_ADOPTED, [urgent, urgent, ADOPTED_AT_ONCE])
+                        _log.info("spool_adopted", slot=slot, runs=found)
+                        return found
             finally:
                 self._db.execute("DETACH other")
         finally:
             os.close(lock)
-        if found:
-            _log.info("spool_adopted", slot=slot, runs=found)
+        return 0
 
     def _file(self, slot: int) -> Path:
         return self._directory / f"{slot}.sqlite"

@@ -40,6 +40,21 @@ class Card(msgspec.Struct, frozen=True):
         return f"d{self.key}" if self.place_id is None else f"p{self.place_id}"
 
 
+class Key(msgspec.Struct, frozen=True, array_like=True):
+    """What opens the door to a device."""
+
+    key: int
+    id: str
+    salt: bytes
+    secret_hash: bytes
+
+
+async def keys(db: Database, most: int) -> list[Key]:
+    """Return the keys of up to `most` devices that are not revoked."""
+    rows = await db.fetch(_SQL["keys"], {"most": most})
+    return [Key(**row) for row in rows]
+
+
 async def cards_by_id(db: Database, ids: Sequence[str]) -> list[Card]:
     """Return the cards of the devices of these ids; unknown ids are left out."""
     return _cards(await db.fetch(_SQL["cards_by_id"], {"ids": list(ids)}))

@@ -1,3 +1,7 @@
+-- name: keys
+SELECT key, id, salt, secret_hash FROM devices WHERE revoked_at IS NULL
+ORDER BY key LIMIT %(most)s
+
 -- name: cards_by_id
 SELECT * FROM device_cards WHERE id = ANY(%(ids)s)
 

@@ -5,9 +5,10 @@ import json
 import os
 import random
 import signal
+import stat
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from anxin.embedded import EmbeddedPostgres
 from anxin.errors import DatabaseUnavailable, SettingError
 from ingest.inbound import Kind
 from ingest.metrics import IngestCollector
+from ingest.remembered import FILE, Remembered
 from ingest.service import IngestService
 from ingest.spool import Spool, Spooled, SpoolFull
 from tests.factories import Ward
@@ -98,6 +100,12 @@ def value(dsn: str, query: str) -> Any:
     with psycopg.connect(dsn) as connection:
         row = connection.execute(query.encode()).fetchone()
     return None if row is None else row[0]
+
+
+def change(dsn: str, statement: str) -> None:
+    """Change one row, by a connection of its own."""
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute(statement.encode()).rowcount == 1
 
 
 async def drained(sender: Sender) -> None:
@@ -287,6 +295,40 @@ async def test_two_processes_have_two_files_and_the_next_takes_over_what_one_lef
         assert modes(data_dir) == {0o600}
 
 
+@pytest.mark.usefixtures("ward")
+async def test_what_a_process_left_that_died_is_stored_by_one_that_runs(
+    dsn: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.pipeline.ADOPT_SECONDS", 0.1)
+    monkeypatch.setattr("ingest.spool.ADOPTED_AT_ONCE", 2)
+    start = now_ms() - 60_000
+    runs = [
+        Spooled("mat", Kind.TELEMETRY, start * 1000, [json.dumps({"ts": start + n}).encode()])
+        for n in range(7)
+    ]
+    press = Spooled("mat", Kind.EVENT, now_ms() * 1000, [b'{"id":"e1","type":"sos"}'])
+    async with serving(dsn, data_dir) as sender, serving(dsn, data_dir) as other:
+        await sender.telemetry({"ts": now_ms(), "hr": 70})
+        async with Spool(data_dir, 1) as dying:
+            await dying.put(runs, urgent=False)
+            await dying.put([press], urgent=True)
+        drained = [one.service.pipeline.counters for one in (sender, other)]
+        await eventually(lambda: sum(one.drained for one in drained) >= 8, 15)
+        await sender.telemetry({"ts": now_ms(), "hr": 71})
+        assert sum(one.drained for one in drained) == 8
+    assert value(dsn, "SELECT count(*) FROM telemetry") == 9
+    assert value(dsn, "SELECT sum(count) FROM alarms") == 1
+    async with Spool(data_dir, 1) as heir:
+        assert heir.holds(urgent=True) == heir.holds(urgent=False) == 0
+
+
+async def test_a_broken_file_of_another_process_is_left_alone(data_dir: Path) -> None:
+    (data_dir / "7.sqlite").write_bytes(b"not a database, and longer than a header of SQLite" * 9)
+    async with Spool(data_dir, 1) as spool:
+        assert await spool.adopt() == 0
+    assert (data_dir / "7.sqlite").exists()
+
+
 async def test_a_spool_keeps_order_by_urgency_and_its_bounds(data_dir: Path) -> None:
     async with Spool(data_dir, 1) as spool:
         for number in range(5):
@@ -309,10 +351,102 @@ async def test_a_directory_that_cannot_be_written_is_named(data_dir: Path) -> No
             pass
 
 
+def remembered(directory: Path) -> Path:
+    """Return the file with the keys of devices."""
+    return directory / "spool" / FILE
+
+
+def test_ingest_killed_and_started_in_an_outage_takes_known_devices_and_loses_nothing(
+    dsn: str, ward: Ward, data_dir: Path, free_port: int
+) -> None:
+    secret = ward.device("watch", "wearable", resident=ward.resident())
+    with IngestAlone(dsn, free_port, data_dir / "log") as ingest:
+        wait_until(remembered(data_dir).exists, 10)
+        assert stat.S_IMODE(remembered(data_dir).stat().st_mode) == 0o600
+        with away(dsn) as outage:
+            ingest.stop(signal.SIGKILL)
+            ingest.start()
+            with pytest.raises(AssertionError, match="not true"):
+                Publisher(ingest.mqtt, "watch", "wrong", patience_seconds=4)
+            publisher = Publisher(ingest.mqtt, "watch", secret)
+            for number in range(100):
+                publisher.send("telemetry", ts=now_ms() + number, hr=70)
+            publisher.send("event", id="e1", type="sos")
+            wait_until(lambda: publisher.acknowledged == 101, 20)
+            outage.back()
+        wait_until(lambda: value(dsn, "SELECT count(*) FROM telemetry") == 100, 20)
+        wait_until(lambda: value(dsn, "SELECT count(*) FROM alarms") == 1, 10)
+        publisher.send("event", id="e2", type="sos")
+        wait_until(lambda: value(dsn, "SELECT sum(count) FROM alarms") == 2, 10)
+        publisher.close()
+    # It is the resident's alarm, not one of a device that nobody has.
+    assert value(dsn, "SELECT resident_id FROM alarms") == 2
+    assert value(dsn, "SELECT count(*) FROM quarantine") == 0
+
+
+@pytest.mark.usefixtures("ward")
+async def test_who_was_let_in_from_memory_and_is_revoked_is_cut_off_when_the_database_is_back(
+    dsn: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.service.START_SECONDS", 0.5)
+    monkeypatch.setattr("ingest.registry.ASK_SECONDS", 0.2)
+    with closing(Ward(dsn)) as more:
+        secrets = {id_: more.device(id_).encode() for id_ in ("kept", "revoked", "renewed", "gone")}
+    async with serving(dsn, data_dir):
+        await eventually((data_dir / FILE).exists, 10)
+    with away(dsn) as outage:
+        async with serving(dsn, data_dir) as sender:
+            service = sender.service
+            assert service.health.startswith("not ready: the database")
+            devices = {}
+            for id_, secret in secrets.items():
+                device = await service.authenticate(id_, secret)
+                assert device is not None
+                outlet = devices[id_] = Sender(service)
+                service.connected(device, outlet)
+                again = await service.authenticate(id_, secret)
+                assert again is device
+            with pytest.raises((DatabaseUnavailable, TimeoutError)):
+                await asyncio.wait_for(service.authenticate("kept", b"wrong"), 1)
+            outage.back()
+            change(dsn, "UPDATE devices SET revoked_at = now() WHERE id = 'revoked'")
+            change(dsn, "UPDATE devices SET secret_hash = 'x' WHERE id = 'renewed'")
+            change(dsn, "DELETE FROM devices WHERE id = 'gone'")
+            await eventually(lambda: sum(bool(one.closed) for one in devices.values()) == 3, 15)
+            assert not devices["kept"].closed
+            assert service.health == "ready"
+            assert await service.authenticate("revoked", secrets["revoked"]) is None
+            await drained(sender)
+
+
+async def test_keys_too_old_too_new_or_unreadable_open_nothing(
+    dsn: str, ward: Ward, data_dir: Path
+) -> None:
+    secret = ward.device("watch").encode()
+    fresh = Remembered(data_dir, 1)
+    async with pool.Database(dsn) as database:
+        await fresh.renew(database)
+    assert fresh.recall("watch", secret) is not None
+    assert fresh.recall("watch", b"wrong") is None
+    for hours, moves, opens in ((1, 0, True), (1, 3590, True), (1, 3610, False), (1, -60, False)):
+        later = Remembered(data_dir, hours)
+        later.load()
+        later._confirmed_at -= moves
+        assert (later.recall("watch", secret) is not None) is opens
+    (data_dir / FILE).write_bytes(b"\x93broken")
+    broken = Remembered(data_dir, 1)
+    broken.load()
+    assert len(broken) == 0
+    Remembered(data_dir, 0).load()
+    assert not (data_dir / FILE).exists()
+
+
 class Publisher:
     """A device that publishes over MQTT and counts what was acknowledged."""
 
-    def __init__(self, address: str, device_id: str, secret: str) -> None:
+    def __init__(
+        self, address: str, device_id: str, secret: str, patience_seconds: float = 10
+    ) -> None:
         """Connect."""
         host, _, port = address.rpartition(":")
         self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=device_id)
@@ -322,7 +456,11 @@ class Publisher:
         self.client.on_publish = self._on_publish
         self.client.connect(host, int(port))
         self.client.loop_start()
-        wait_until(self.client.is_connected, 10)
+        try:
+            wait_until(self.client.is_connected, patience_seconds)
+        except BaseException:
+            self.close()
+            raise
         self.topic = f"anxin/v1/{device_id}/"
 
     def _on_publish(self, *_: object) -> None:
