@@ -112,6 +112,31 @@ COMMANDS: Final = {
         "ever restored over anything.",
         ("data_dir", "database"),
     ),
+    "audit": Command(
+        "anxin.audit_command",
+        "verify or export who did and saw what",
+        "`anxin audit verify` finds what was changed, removed, added or moved in the audit since "
+        "it was written; `anxin audit export` writes it to a file that can be verified elsewhere.",
+        ("data_dir", "database"),
+    ),
+    "keys": Command(
+        "anxin.keys",
+        "list, make and rotate the keys that seal ID-card and telephone numbers",
+        "The data keys of this installation.",
+        ("data_dir", "database"),
+    ),
+    "export": Command(
+        "anxin.export",
+        "write everything that is stored about one resident into a ZIP file",
+        "JSON, readings as CSV and a FHIR R4 Bundle, for the person or for another system.",
+        ("data_dir", "database"),
+    ),
+    "erase": Command(
+        "anxin.erase",
+        "erase one resident for good",
+        "Destroys the person's key and every row about this resident. It cannot be undone.",
+        ("data_dir", "database"),
+    ),
     "simulate": Command(
         "device_sim.main",
         "simulated devices over MQTT",

@@ -32,6 +32,7 @@ from anxin.db.users import ensure_user
 from anxin.embedded import EmbeddedPostgres, free_port
 from anxin.errors import PortTaken, SettingError
 from anxin.keeper import Keeper, Program, Service
+from anxin.keys import ensure_keys
 from anxin.logs import log
 
 STOP_ORDER: Final = ("simulate", "ingest", "api", "worker", "postgres")
@@ -81,6 +82,7 @@ class Stack:
             self._make_directory()
             cleanup.enter_context(Claim(self.directory / "lock"))
             self._take_ports()
+            ensure_keys(self.settings)
             cleanup.callback(self._stop)
             if not self.dsn:
                 self.dsn = self._start_postgres()

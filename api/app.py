@@ -18,6 +18,7 @@ from api import (
     health,
     ladders,
     pages,
+    people,
     places,
     quarantine,
     reports,
@@ -76,7 +77,7 @@ def create_app(
     add_problem_handlers(app)
     base = APIRouter(prefix=BASE)
     for module in (
-        auth, places, residents, vitals, users, devices, alarms, quarantine, stream, stations,
+        auth, places, residents, people, vitals, users, devices, alarms, quarantine, stream, stations,
         channels, consents, contacts, reports, roster, ladders,
     ):  # fmt: skip
         base.include_router(module.router)

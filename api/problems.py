@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 
 from anxin.db.alarms import WrongState
 from anxin.db.roster import Unreliable
-from anxin.errors import AnxinError, Conflict, DatabaseUnavailable, NotFound
+from anxin.errors import AnxinError, Conflict, DatabaseUnavailable, NotFound, Refused
 from anxin.logs import log
-from api.alarm_view import plain_alarm
+from anxin.seal import KeysMissing, KeyUnknown
 from api.permissions import Forbidden
 
 _log = log(__name__)
@@ -50,11 +50,14 @@ class Problem(BaseModel):
 STATUS: dict[type[AnxinError], HTTPStatus] = {
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
+    Refused: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     Unusable: HTTPStatus.UNPROCESSABLE_ENTITY,
     TooMany: HTTPStatus.TOO_MANY_REQUESTS,
     DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    KeysMissing: HTTPStatus.SERVICE_UNAVAILABLE,
+    KeyUnknown: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _EXTRA_HEADERS = {
     HTTPStatus.UNAUTHORIZED: {"www-authenticate": "Bearer"},
@@ -93,7 +96,7 @@ def problem(
 
 async def _on_our_error(_: Request, error: Exception) -> Response:
     if isinstance(error, WrongState):
-        return problem(HTTPStatus.CONFLICT, str(error), alarm=plain_alarm(error.alarm))
+        return problem(HTTPStatus.CONFLICT, str(error), alarm=error.alarm)
     if isinstance(error, Unreliable):
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), faults=error.faults)
     for kind in type(error).__mro__:

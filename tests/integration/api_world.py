@@ -226,9 +226,11 @@ class Stream:
 
 
 @contextlib.asynccontextmanager
-async def running(world: World, **options: Any) -> AsyncIterator[Api]:
-    """Serve the API of a world on a free port."""
-    app = create_app(Settings(database=world.dsn), **options)
+async def running(
+    world: World, *, environ: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Api]:
+    """Serve the API of a world on a free port; `environ` are settings beside the database."""
+    app = create_app(Settings(database=world.dsn, **environ or {}), **options)
     config = uvicorn.Config(
         app,
         ws=Wire,
