@@ -76,10 +76,8 @@ def empty_dsn(postgres: EmbeddedPostgres) -> Iterator[str]:
 @pytest.fixture
 def dsn(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
     """Return the DSN of a fresh, migrated database, dropped after the test."""
-    name = f"test_{next(_numbers)}"
-    _execute(postgres, "CREATE DATABASE {} TEMPLATE {}", name, template)
-    yield _dsn_of(postgres, name)
-    _execute(postgres, "DROP DATABASE {} WITH (FORCE)", name)
+    with database_of(postgres, template) as dsn:
+        yield dsn
 
 
 @pytest.fixture
@@ -129,7 +127,7 @@ def start_anxin(data_dir: Path) -> Iterator[Callable[..., Running]]:
     of it optional. The user `admin` has ADMIN_PASSWORD. What still runs is ended after the test,
     which fails when a traceback was printed.
     """
-    with _starter(data_dir) as start:
+    with starter(data_dir) as start:
         yield start
 
 
@@ -138,13 +136,23 @@ def anxin() -> Iterator[Running]:
     """Return one whole platform for all tests of a module, each of which brings its own place."""
     directory = Path(tempfile.mkdtemp(prefix="anxin-module-"))
     directory.chmod(0o711)
-    with _starter(directory) as start:
+    with starter(directory) as start:
         yield start()
     shutil.rmtree(directory)
 
 
 @contextmanager
-def _starter(data_dir: Path) -> Iterator[Callable[..., Running]]:
+def database_of(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """Lend the DSN of a fresh, migrated database."""
+    name = f"test_{next(_numbers)}"
+    _execute(postgres, "CREATE DATABASE {} TEMPLATE {}", name, template)
+    yield _dsn_of(postgres, name)
+    _execute(postgres, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@contextmanager
+def starter(data_dir: Path) -> Iterator[Callable[..., Running]]:
+    """Lend what `start_anxin` gives; at the end everything started is stopped."""
     started: list[Running] = []
 
     def start(

@@ -159,7 +159,7 @@ def message(notice: Notice, tag: str) -> bytes:
 
 
 def application_server_key(private_key: str) -> str | None:
-    """Return the public half as a page hands it to the browser; None when there is no usable key."""
+    """Return the public half as a page gives it to the browser; None without a usable key."""
     key = read_private_key(private_key)
     return None if key is None else _encoded(_point(key.public_key()))
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import httpx
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 from playwright.sync_api import Locator, Page, expect
 
 from tests.conftest import Running
@@ -29,7 +30,7 @@ class House:
     def publish(self, name: str, channel: str, payload: object) -> None:
         """Send one message as a device and wait until the platform has acknowledged it."""
         device, secret = self.devices[name]
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device)
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=device)
         client.username_pw_set(device, secret)
         host, _, port = self.running.mqtt.rpartition(":")
         client.connect(host, int(port))
@@ -57,6 +58,10 @@ class House:
 
 def log_in(page: Page, house: House, *, url: str = "", password: str = NURSE_PASSWORD) -> None:
     page.goto(f"{url or house.running.url}/station")
+    fill_in(page, house, password)
+
+
+def fill_in(page: Page, house: House, password: str = NURSE_PASSWORD) -> None:
     page.get_by_label("用户名").fill(house.nurse)
     page.get_by_label("密码").fill(password)
     page.get_by_role("button", name="登录").click()

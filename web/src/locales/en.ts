@@ -84,7 +84,7 @@ export const en: Texts = {
     present: 'Monitored',
     absent: 'Monitored, nobody there',
     'network-error': 'Not heard',
-    'sensor-error': 'Sensor measures nothing',
+    'sensor-error': 'No readings',
     undeployed: 'No device',
     never: 'Never heard from',
     partly: 'A device is silent',
