@@ -32,5 +32,9 @@ class NotFound(AnxinError):
     """There is nothing of this id, or you may not see it."""
 
 
+class Refused(AnxinError):
+    """The database refuses this: it is not yours to see or to change."""
+
+
 class BadPayload(AnxinError):
     """The payload cannot be used."""

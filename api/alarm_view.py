@@ -1,26 +1,26 @@
 """An alarm as one viewer sees it: with the actions open to it, without what it may not know."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
-from anxin.alarms import allowed_actions
+from anxin.alarms import Action, allowed_actions
 from anxin.db.alarms import AlarmObject
 from anxin.db.sessions import Authority
-from api.permissions import allows
+from api.permissions import ACTION_RIGHTS
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """What kind of viewer it is; equal views of an alarm are encoded once."""
 
-    acts: bool
+    acts: frozenset[Action]
     family: bool = False
     sees_values: bool = True
     sees_location: bool = True
 
 
-_ACTING = View(acts=True)
-_WATCHING = View(acts=False)
+_NOTHING: Final[frozenset[Action]] = frozenset()
 
 
 def view_of(authority: Authority, resident_id: int | None) -> View:
@@ -29,7 +29,7 @@ def view_of(authority: Authority, resident_id: int | None) -> View:
         return view
     consent = authority.links.get(resident_id, frozenset()) if resident_id else frozenset()
     return View(
-        acts=False,
+        acts=_NOTHING,
         family=True,
         sees_values="vitals" in consent,
         sees_location="location" in consent,
@@ -40,13 +40,18 @@ def staff_view(authority: Authority) -> View | None:
     """Return how staff sees every alarm, one object for all who see alike; None for a family."""
     if authority.role == "family":
         return None
-    return _ACTING if allows(authority.role, "alarms.act") else _WATCHING
+    return _staff(authority.rights)
+
+
+@cache
+def _staff(rights: frozenset[str]) -> View:
+    return View(frozenset(act for act, right in ACTION_RIGHTS.items() if right in rights))
 
 
 def seen_alarm(alarm: AlarmObject, view: View) -> dict[str, Any]:
     """Return the alarm object for such a viewer."""
-    actions = allowed_actions(alarm["handling"], alarm["class"]) if view.acts else []
-    seen = {**alarm, "actions": actions}
+    possible = allowed_actions(alarm["handling"], alarm["class"])
+    seen = {**alarm, "actions": [action for action in possible if action in view.acts]}
     if view.family:
         # The detail of an alarm holds the values, or the place, that it was raised for.
         located = alarm["kind"].startswith("geofence")
@@ -54,8 +59,3 @@ def seen_alarm(alarm: AlarmObject, view: View) -> dict[str, Any]:
             seen["detail"] = {}
         seen["owner"] = None
     return seen
-
-
-def plain_alarm(alarm: AlarmObject) -> dict[str, Any]:
-    """Return the alarm object for somebody who tried to act on it."""
-    return seen_alarm(alarm, View(acts=True))

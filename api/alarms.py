@@ -131,7 +131,7 @@ async def get_timeline(
 
 @router.post("/{alarm_id}/acknowledge", response_model=SeenAlarm)
 async def acknowledge(
-    alarm_id: Id, grant: Annotated[Grant, may("alarms.act")], database: Db
+    alarm_id: Id, grant: Annotated[Grant, may("alarms.acknowledge")], database: Db
 ) -> Response:
     """Take an alarm: it is yours from now on."""
     return await _act(database, grant, alarm_id, "acknowledge")
@@ -139,7 +139,7 @@ async def acknowledge(
 
 @router.post("/{alarm_id}/arrive", response_model=SeenAlarm)
 async def arrive(
-    alarm_id: Id, grant: Annotated[Grant, may("alarms.act")], database: Db
+    alarm_id: Id, grant: Annotated[Grant, may("alarms.acknowledge")], database: Db
 ) -> Response:
     """Say that somebody is there."""
     return await _act(database, grant, alarm_id, "arrive")
@@ -147,7 +147,7 @@ async def arrive(
 
 @router.post("/{alarm_id}/close", response_model=SeenAlarm)
 async def close(
-    alarm_id: Id, body: Close, grant: Annotated[Grant, may("alarms.act")], database: Db
+    alarm_id: Id, body: Close, grant: Annotated[Grant, may("alarms.close")], database: Db
 ) -> Response:
     """End an alarm with its outcome."""
     return await _act(
@@ -157,7 +157,7 @@ async def close(
 
 @router.post("/{alarm_id}/snooze", response_model=SeenAlarm)
 async def snooze(
-    alarm_id: Id, body: Snooze, grant: Annotated[Grant, may("alarms.act")], database: Db
+    alarm_id: Id, body: Snooze, grant: Annotated[Grant, may("alarms.snooze")], database: Db
 ) -> Response:
     """Let an alarm rest; never one of an emergency or of safety."""
     now = datetime.now(UTC)
@@ -168,7 +168,7 @@ async def snooze(
 
 @router.post("/{alarm_id}/note", response_model=SeenAlarm)
 async def note(
-    alarm_id: Id, body: Note, grant: Annotated[Grant, may("alarms.act")], database: Db
+    alarm_id: Id, body: Note, grant: Annotated[Grant, may("alarms.acknowledge")], database: Db
 ) -> Response:
     """Write a line into the timeline."""
     return await _act(database, grant, alarm_id, "note", note=body.text)
@@ -185,7 +185,11 @@ async def _act(
     until: datetime | None = None,
 ) -> Response:
     act = Act(action, grant.user.user_id, grant.user.username, grant.channel, note, outcome, until)
-    after = await stored.act(database, grant.scope, int(alarm_id), TRANSITIONS[action], act)
+    try:
+        after = await stored.act(database, grant.scope, int(alarm_id), TRANSITIONS[action], act)
+    except stored.WrongState as error:
+        error.alarm = _seen(error.alarm, grant)
+        raise
     return answer(_seen(after, grant), HTTPStatus.OK)
 
 

@@ -28,9 +28,8 @@ from api.answers import answer
 from api.fields import Body, Text
 from api.permissions import Forbidden, Right, scope_of
 from api.problems import TooMany, Unauthenticated
-from api.services import Db, Shared, services
+from api.services import COOKIE, Db, Shared, services, token_of
 
-COOKIE: Final = "anxin_session"
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FREE_ATTEMPTS: Final = 5
 _LONGEST_DELAY_S: Final = 8.0
@@ -56,7 +55,7 @@ async def current(
     _cookie_known: Annotated[object, Depends(_cookie)],
 ) -> Authority:
     """Return the session of a request; raise Unauthenticated, or Forbidden across sites."""
-    token, by_cookie = _token(request)
+    token, by_cookie = token_of(request)
     if not token:
         raise Unauthenticated
     if by_cookie and request.method not in _SAFE_METHODS:
@@ -66,9 +65,10 @@ async def current(
         if _from_other_site(request):
             raise Forbidden("This was sent by a page of another site.")
     token_hash = hash_token(token)
-    found = await authorities(services(request).database, [token_hash])
+    found = await authorities(services(request).door, [token_hash])
     if token_hash not in found:
         raise Unauthenticated("The session has ended. Log in again.")
+    request.state.user = found[token_hash]  # for the audit
     return found[token_hash]
 
 
@@ -79,7 +79,7 @@ def may(right: Right) -> Any:  # noqa: ANN401  # what FastAPI's Depends returns
     """Return the dependency that gives a Grant for a right, or refuses."""
 
     async def grant(request: Request, user: Current) -> Grant:
-        channel = "station" if _token(request)[1] else "api"
+        channel = "station" if token_of(request)[1] else "api"
         return Grant(user, scope_of(user, right), channel)
 
     return Depends(grant)
@@ -107,20 +107,21 @@ async def login(body: Login, request: Request, shared: Shared) -> Response:
     if _from_other_site(request):
         raise Forbidden("This was sent by a page of another site.")
     address = request.client.host if request.client else "unknown"
-    attempts = await note_attempt(shared.database, body.username, address)
+    attempts = await note_attempt(shared.door, body.username, address)
     await _slow_down(shared.delayed, *attempts)
-    known = await credentials(shared.database, body.username)
+    known = await credentials(shared.door, body.username)
+    request.state.user_id = known and known[0]  # for the audit, whether it is them or not
     async with shared.hashing:
         right = await asyncio.to_thread(password_matches, body.password, known and known[1])
     if known is None or not right:
         _log.info("login_failed", address=address, failed_before=attempts[0])
         raise Unauthenticated("User name or password is wrong.")
-    await forgive_attempts(shared.database, body.username, address)
+    await forgive_attempts(shared.door, body.username, address)
     token = secrets.token_urlsafe(32)
     lifetime = timedelta(hours=shared.settings.session_hours)
     expires_at = datetime.now(UTC) + lifetime
-    await create_session(shared.database, known[0], hash_token(token), expires_at)
-    user = (await authorities(shared.database, [hash_token(token)])).get(hash_token(token))
+    await create_session(shared.door, known[0], hash_token(token), expires_at)
+    user = (await authorities(shared.door, [hash_token(token)])).get(hash_token(token))
     if user is None:
         raise Unauthenticated("User name or password is wrong.")
     _log.info("login", user=user.user_id)
@@ -146,7 +147,7 @@ async def login(body: Login, request: Request, shared: Shared) -> Response:
 @router.post("/auth/logout", status_code=HTTPStatus.NO_CONTENT)
 async def logout(user: Current, shared: Shared) -> Response:
     """End this session at once; its streams are closed."""
-    await end_session(shared.database, user.token_hash)
+    await end_session(shared.door, user.token_hash)
     shared.hub.look_again()
     response = Response(status_code=HTTPStatus.NO_CONTENT)
     response.delete_cookie(
@@ -164,13 +165,24 @@ class Me(BaseModel):
     place_id: str | None
     expires_at: datetime
     family: dict[str, list[str]]
+    rights: list[str]
 
 
 @router.get("/me", response_model=Me)
 async def me(user: Current, _: Db) -> Response:
-    """Return the user of this session; `family` says what a relative may see of whom."""
+    """Return the user of this session; `family` says what a relative may see of whom.
+
+    `rights` are what its role may do at all; on whom is a matter of its place, or of consent.
+    """
     links = {str(resident): sorted(scopes) for resident, scopes in user.links.items()}
-    return answer({**as_user(user), "expires_at": user.expires_at, "family": links})
+    return answer(
+        {
+            **as_user(user),
+            "expires_at": user.expires_at,
+            "family": links,
+            "rights": sorted(user.rights),
+        }
+    )
 
 
 def as_user(user: Authority) -> dict[str, Any]:
@@ -192,14 +204,6 @@ def _from_other_site(request: Request) -> bool:
     origin = request.headers.get("origin")
     host = request.headers.get("host", "").lower()
     return origin is not None and origin.partition("://")[2].lower() != host
-
-
-def _token(request: Request) -> tuple[str, bool]:
-    """Return the token of a request and whether it came as a cookie; a header wins."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip(), False
-    return request.cookies.get(COOKIE, ""), True
 
 
 async def _slow_down(delayed: asyncio.Semaphore, from_here: int, from_anywhere: int) -> None:

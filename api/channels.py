@@ -102,5 +102,5 @@ async def take_reports(channel: Reporter, token: str, request: Request, shared: 
     except msgspec.DecodeError as error:
         raise Unusable("The report is not JSON.") from error
     if reports := _READ[channel](body):
-        await stored.note_reported(shared.database, channel, reports)
+        await stored.note_reported(shared.door, channel, reports)
     return answer(_THANKS[channel])

@@ -23,7 +23,7 @@ from api.auth import Current
 from api.fields import Body, Id, Text, number
 from api.permissions import Forbidden, allows
 from api.problems import Unusable
-from api.services import Shared
+from api.services import Db, Shared
 
 router = APIRouter(prefix="/contacts", tags=["contacts"])
 
@@ -64,7 +64,7 @@ class Tried(BaseModel):
 @router.get("", response_model=Page[SeenContact])
 async def list_contacts(
     user: Current,
-    shared: Shared,
+    database: Db,
     user_id: Annotated[Id | None, Query(description="Only those of this person.")] = None,
     place_id: Annotated[Id | None, Query(description="Only those of this place and below.")] = None,
     limit: Limit = 100,
@@ -72,7 +72,7 @@ async def list_contacts(
 ) -> Response:
     """Return one's own contacts, and for who leads a place those of its offices and people."""
     found = await stored.contacts(
-        shared.database,
+        database,
         _scope(user),
         user.user_id,
         user_id=number(user_id),
@@ -84,7 +84,7 @@ async def list_contacts(
 
 
 @router.post("", response_model=SeenContact, status_code=HTTPStatus.CREATED)
-async def create_contact(body: NewContact, user: Current, shared: Shared) -> Response:
+async def create_contact(body: NewContact, user: Current, shared: Shared, database: Db) -> Response:
     """Add a way to oneself, to a person or to an office of one's place; try it afterwards."""
     if (body.place_id is None) != (body.office is None):
         raise Unusable("An office needs a place_id, and a place_id its office.")
@@ -95,7 +95,7 @@ async def create_contact(body: NewContact, user: Current, shared: Shared) -> Res
         _lead(user)
     await _check(shared, body.channel, body.address)
     made = await stored.create_contact(
-        shared.database,
+        database,
         _scope(user),
         user.user_id,
         user_id=user_id,
@@ -111,14 +111,14 @@ async def create_contact(body: NewContact, user: Current, shared: Shared) -> Res
 
 @router.patch("/{contact_id}", response_model=SeenContact)
 async def change_contact(
-    contact_id: Id, body: ContactChange, user: Current, shared: Shared
+    contact_id: Id, body: ContactChange, user: Current, shared: Shared, database: Db
 ) -> Response:
     """Change a contact; its count of failures begins anew with another address or secret."""
-    there = await stored.contact(shared.database, _scope(user), user.user_id, int(contact_id))
+    there = await stored.contact(database, _scope(user), user.user_id, int(contact_id))
     if body.address is not None:
         await _check(shared, there.channel, body.address)
     changed = await stored.change_contact(
-        shared.database,
+        database,
         _scope(user),
         user.user_id,
         int(contact_id),
@@ -130,17 +130,17 @@ async def change_contact(
 
 
 @router.delete("/{contact_id}", status_code=HTTPStatus.NO_CONTENT)
-async def delete_contact(contact_id: Id, user: Current, shared: Shared) -> Response:
+async def delete_contact(contact_id: Id, user: Current, database: Db) -> Response:
     """Remove a contact."""
-    await stored.delete_contact(shared.database, _scope(user), user.user_id, int(contact_id))
+    await stored.delete_contact(database, _scope(user), user.user_id, int(contact_id))
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 @router.post("/{contact_id}/test", response_model=Tried)
-async def try_contact(contact_id: Id, user: Current, shared: Shared) -> Response:
+async def try_contact(contact_id: Id, user: Current, shared: Shared, database: Db) -> Response:
     """Send a test notice now and tell what came of it; the outcome counts for the contact."""
-    there = await stored.contact(shared.database, _scope(user), user.user_id, int(contact_id))
-    secret = await stored.secret_of(shared.database, int(contact_id))
+    there = await stored.contact(database, _scope(user), user.user_id, int(contact_id))
+    secret = await stored.secret_of(database, int(contact_id))
     async with open_channels(shared.settings) as channels:
         channel = channels.get(there.channel)
         if channel is None:
@@ -152,9 +152,9 @@ async def try_contact(contact_id: Id, user: Current, shared: Shared) -> Response
         )
         error = await _fault_of(channel, notice, Contact(there.address, secret))
     if error is None:
-        await stored.note_worked(shared.database, int(contact_id))
+        await stored.note_worked(shared.door, int(contact_id))
     else:
-        await stored.note_broke(shared.database, int(contact_id), str(error))
+        await stored.note_broke(shared.door, int(contact_id), str(error))
     return answer(_told(error))
 
 
@@ -202,9 +202,9 @@ async def _check(shared: Shared, name: str, address: str) -> None:
 
 def _scope(user: Authority) -> Scope:
     """Return whose contacts a user manages beside its own."""
-    return Scope(user.path if allows(user.role, "contacts.write") else None)
+    return Scope(user.path if allows(user, "contacts.write") else None)
 
 
 def _lead(user: Authority) -> None:
-    if not allows(user.role, "contacts.write"):
+    if not allows(user, "contacts.write"):
         raise Forbidden(f"The role {user.role} may only set its own contacts.")

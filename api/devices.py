@@ -145,7 +145,7 @@ async def revoke_device(
 
 @router.post("/{device_id}/secret", response_model=Secret)
 async def renew_secret(
-    device_id: DeviceId, grant: Annotated[Grant, may("devices.write")], database: Db
+    device_id: DeviceId, grant: Annotated[Grant, may("devices.secrets")], database: Db
 ) -> Response:
     """Replace the secret and return the new one this once; the old one stops working."""
     secret, salt, secret_hash = new_secret()

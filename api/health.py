@@ -8,8 +8,10 @@ from fastapi import APIRouter, Response
 from anxin.alarms import PRIORITY_NUMBER
 from anxin.db.alarms import open_by_priority
 from anxin.db.migrate import pending
+from anxin.db.users import rights
 from anxin.errors import AnxinError, DatabaseUnavailable
 from api.answers import answer
+from api.permissions import check_rights
 from api.problems import problem
 from api.services import Shared
 
@@ -28,7 +30,9 @@ async def healthz() -> Response:
 async def readyz(shared: Shared) -> Response:
     """Answer 200 when requests can be served: database there, schema current, stream running."""
     try:
-        waiting = await asyncio.to_thread(pending, shared.database.dsn)
+        waiting = await asyncio.to_thread(pending, shared.door.dsn)
+        if not waiting:
+            check_rights(await rights(shared.door))
     except AnxinError as error:
         return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
     if waiting:
@@ -44,7 +48,7 @@ async def metrics(shared: Shared) -> Response:
     """Return the metrics of this process for Prometheus."""
     try:
         async with asyncio.timeout(COUNT_TIMEOUT_S):
-            counts = await open_by_priority(shared.database)
+            counts = await open_by_priority(shared.door)
     except (DatabaseUnavailable, TimeoutError):
         # Without a database there is no count: a stale one would be a lie.
         shared.metrics.open_alarms.clear()

@@ -18,7 +18,7 @@ Right = Literal[
     "status.read", "vitals.read", "events.read",
     "devices.read", "devices.write", "devices.secrets",
     "alarms.read", "alarms.acknowledge", "alarms.close", "alarms.snooze", "timeline.read",
-    "assess", "export", "administer",
+    "assess", "export", "administer", "access.read", "audit.read",
     "quarantine.read", "users.read", "users.write", "stations.read",
     "contacts.write", "reports.read", "roster.read", "roster.write",
     "people.read", "people.write", "people.identify",

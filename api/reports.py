@@ -14,7 +14,7 @@ from api.answers import answer
 from api.auth import Grant, may
 from api.fields import Id, Moment, number
 from api.problems import Unusable
-from api.services import Shared
+from api.services import Db, Shared
 
 router = APIRouter(prefix="/reports", tags=["reports"])
 LONGEST: Final = timedelta(days=366)
@@ -60,6 +60,7 @@ async def answering_report(
     request: Request,
     grant: Annotated[Grant, may("reports.read")],
     shared: Shared,
+    database: Db,
     from_: Annotated[Moment | None, Query(alias="from")] = None,
     to: Moment | None = None,
     place_id: Id | None = None,
@@ -74,9 +75,9 @@ async def answering_report(
     if not begins < ends <= begins + LONGEST:
         raise Unusable("`from` must lie before `to`, at most 366 days.")
     if place_id is not None:
-        await place(shared.database, grant.scope, int(place_id))
+        await place(database, grant.scope, int(place_id))
     groups = await answering(
-        shared.database,
+        database,
         grant.scope,
         place_id=number(place_id),
         begins=begins,

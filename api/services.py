@@ -2,15 +2,18 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
 from anxin.config import Settings
 from anxin.db.pool import Database
+from anxin.db.sessions import hash_token
 from api.live import Hub
 from api.metrics import Metrics
+
+COOKIE: Final = "anxin_session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,9 @@ class Services:
 
     settings: Settings
     database: Database
+    """Acts on behalf of a session, and without one sees nothing: routes take it as `Db`."""
+    door: Database
+    """For what comes before a session is known, and for what the stream serves to many."""
     hub: Hub
     metrics: Metrics
     # Argon2 takes 64 MiB and a core: more than a few at once would starve everything else.
@@ -33,8 +39,18 @@ def services(connection: HTTPConnection) -> Services:
     return shared
 
 
-def _database(connection: HTTPConnection) -> Database:
-    return services(connection).database
+def token_of(request: Request) -> tuple[str, bool]:
+    """Return the token of a request and whether it came as a cookie; a header wins."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip(), False
+    return request.cookies.get(COOKIE, ""), True
+
+
+def _database(request: Request) -> Database:
+    """Return the database as the session of this request sees it; of an unknown one, nothing."""
+    token, _ = token_of(request)
+    return services(request).database.on_behalf_of(hash_token(token))
 
 
 Shared = Annotated[Services, Depends(services)]

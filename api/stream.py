@@ -19,7 +19,7 @@ from anxin.logs import log
 from api.answers import answer
 from api.auth import Current
 from api.live import Hub
-from api.services import Db, Services, services
+from api.services import Services, Shared, services
 from api.viewer import (
     CloseCode,
     Displayed,
@@ -48,10 +48,10 @@ class Ticket(BaseModel):
 
 
 @router.post("/stream/tickets", response_model=Ticket, status_code=HTTPStatus.CREATED)
-async def new_ticket(user: Current, database: Db) -> Response:
+async def new_ticket(user: Current, shared: Shared) -> Response:
     """Return a ticket for the WebSocket `/api/v1/stream`: browsers send no headers with one."""
     ticket = secrets.token_urlsafe(32)
-    await create_ticket(database, hash_token(ticket), user.token_hash)
+    await create_ticket(shared.door, hash_token(ticket), user.token_hash)
     return answer({"ticket": ticket}, HTTPStatus.CREATED, {"cache-control": "no-store"})
 
 
@@ -99,8 +99,8 @@ async def _serve(socket: WebSocket, shared: Services) -> None:
 
 
 async def _user_of(ticket: str, shared: Services) -> Authority:
-    session = await take_ticket(shared.database, hash_token(ticket))
-    users = await authorities(shared.database, [session]) if session else {}
+    session = await take_ticket(shared.door, hash_token(ticket))
+    users = await authorities(shared.door, [session]) if session else {}
     if not users:
         raise Ended(CloseCode.LOGGED_OUT)
     return next(iter(users.values()))
@@ -124,7 +124,7 @@ async def _listen(socket: WebSocket, viewer: Viewer, shared: Services) -> None:
             raise Ended(CloseCode.MALFORMED) from None
         user = viewer.user
         if isinstance(said, StationReport):
-            await _keep_report(said, user, shared.database)
+            await _keep_report(said, user, shared.door)
         elif isinstance(said, Received):
             await shared.hub.confirm(
                 Receipt("received", user.user_id, user.path, cursor=said.cursor)

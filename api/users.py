@@ -15,7 +15,7 @@ from api.auth import Grant, may
 from api.fields import Body, Id, Username, number
 from api.permissions import MANAGED_ROLES, Forbidden
 from api.problems import Unusable
-from api.services import Shared
+from api.services import Db, Shared
 
 router = APIRouter(prefix="/users", tags=["users"])
 
@@ -41,21 +41,21 @@ class UserChange(Body):
 @router.get("", response_model=Page[User])
 async def list_users(
     grant: Annotated[Grant, may("users.read")],
-    shared: Shared,
+    database: Db,
     limit: Limit = 100,
     after: After = None,
 ) -> Response:
     """Return the users whom the caller manages."""
     roles = MANAGED_ROLES[grant.user.role]
     found = await stored.users(
-        shared.database, grant.scope, roles, after=serial_after(after) or 0, limit=limit + 1
+        database, grant.scope, roles, after=serial_after(after) or 0, limit=limit + 1
     )
     return page(found, [int(one.id) for one in found], limit)
 
 
 @router.post("", response_model=User, status_code=HTTPStatus.CREATED)
 async def create_user(
-    body: NewUser, grant: Annotated[Grant, may("users.write")], shared: Shared
+    body: NewUser, grant: Annotated[Grant, may("users.write")], shared: Shared, database: Db
 ) -> Response:
     """Add a user."""
     if body.role not in MANAGED_ROLES[grant.user.role]:
@@ -66,7 +66,7 @@ async def create_user(
     async with shared.hashing:
         hashed = await asyncio.to_thread(hash_password, body.password)
     made = await stored.create_user(
-        shared.database,
+        database,
         grant.scope,
         username=body.username,
         password_hash=hashed,
@@ -78,7 +78,11 @@ async def create_user(
 
 @router.patch("/{user_id}", response_model=User)
 async def change_user(
-    user_id: Id, body: UserChange, grant: Annotated[Grant, may("users.write")], shared: Shared
+    user_id: Id,
+    body: UserChange,
+    grant: Annotated[Grant, may("users.write")],
+    shared: Shared,
+    database: Db,
 ) -> Response:
     """Set a new password, or shut a user out and let it in again."""
     hashed = None
@@ -86,7 +90,7 @@ async def change_user(
         async with shared.hashing:
             hashed = await asyncio.to_thread(hash_password, body.password)
     changed = await stored.change_user(
-        shared.database,
+        database,
         grant.scope,
         MANAGED_ROLES[grant.user.role],
         int(user_id),

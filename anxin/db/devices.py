@@ -78,18 +78,21 @@ async def enrol(database: Database, scope: Scope, values: dict[str, Any]) -> Non
     Raise Conflict when the id is taken, NotFound when the place is not there.
     """
     sql = blocks("devices")
+    place_id = values["place_id"]
+    parameters = {**scope.parameters(), **values}
     async with database.transaction() as connection:
-        enrolled = await connection.execute(sql["enrol"], {**scope.parameters(), **values})
-        if await enrolled.fetchone() is not None:
-            return
-        taken = await connection.execute(sql["taken"], {"id": values["id"]})
-        if await taken.fetchone() is not None:
-            raise Conflict(f"The device id {values['id']} is taken. Choose another one.")
-    raise NotFound(
-        "A device of yours needs a place_id."
-        if values["place_id"] is None
-        else f"There is no place {values['place_id']}, or you may not see it."
-    )
+        if place_id is None and scope.path != "/":
+            raise NotFound("A device of yours needs a place_id.")
+        if place_id is not None:
+            place = await connection.execute(
+                blocks("places")["get"], {**scope.parameters(), "id": place_id}
+            )
+            if await place.fetchone() is None:
+                raise NotFound(f"There is no place {place_id}, or you may not see it.")
+        for way in ("enrol", "enrol_anew"):
+            if (await connection.execute(sql[way], parameters)).rowcount:
+                return
+    raise Conflict(f"The device id {values['id']} is taken. Choose another one.")
 
 
 async def change_device(

@@ -38,22 +38,18 @@ WHERE v.id = %(id)s
        OR starts_with(rp.path, %(path)s::text))
 
 -- name: enrol
--- A revoked id is enrolled anew by whoever may see it; its history stays.
-INSERT INTO devices AS v (id, kind, name, place_id, salt, secret_hash)
-SELECT %(id)s, %(kind)s, %(name)s, %(place_id)s::bigint, %(salt)s, %(secret_hash)s
-WHERE %(place_id)s::bigint IS NULL AND %(path)s::text = '/'
-   OR EXISTS (SELECT 1 FROM places
-              WHERE id = %(place_id)s::bigint AND starts_with(path, %(path)s::text))
-ON CONFLICT (id) DO UPDATE SET
-    kind = excluded.kind, name = excluded.name, place_id = excluded.place_id,
-    salt = excluded.salt, secret_hash = excluded.secret_hash, revoked_at = NULL
-WHERE v.revoked_at IS NOT NULL
+INSERT INTO devices (id, kind, name, place_id, salt, secret_hash)
+VALUES (%(id)s, %(kind)s, %(name)s, %(place_id)s, %(salt)s, %(secret_hash)s)
+ON CONFLICT (id) DO NOTHING
+
+-- name: enrol_anew
+-- A revoked id, by whoever may see it; its history stays.
+UPDATE devices v SET
+    kind = %(kind)s, name = %(name)s, place_id = %(place_id)s,
+    salt = %(salt)s, secret_hash = %(secret_hash)s, revoked_at = NULL
+WHERE v.id = %(id)s AND v.revoked_at IS NOT NULL
   AND (%(path)s::text = '/' OR EXISTS (
         SELECT 1 FROM places WHERE id = v.place_id AND starts_with(path, %(path)s::text)))
-RETURNING v.id
-
--- name: taken
-SELECT 1 FROM devices WHERE id = %(id)s
 
 -- name: lock
 SELECT key FROM devices WHERE id = %(id)s FOR UPDATE

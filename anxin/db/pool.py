@@ -4,6 +4,7 @@ Driver errors leave this package as `DatabaseUnavailable` or `Conflict`: no call
 """
 
 import asyncio
+import copy
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ from importlib import resources
 from typing import Any, Self
 
 import psycopg
-from psycopg import AsyncConnection, errors, sql
+from psycopg import AsyncConnection, AsyncCursor, errors, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from anxin.errors import Conflict, DatabaseUnavailable
+from anxin.errors import Conflict, DatabaseUnavailable, Refused
 from anxin.logs import log
 
 Connection = AsyncConnection[DictRow]
@@ -39,6 +41,7 @@ _WIRE: dict[str, Any] = {
 }
 STALLED_SECONDS = 60.0
 """Longer than any transaction of ours takes: two statements at their limit."""
+_ACT = b"SELECT set_config('anxin.session', %s, true)"
 _log = log(__name__)
 
 
@@ -64,6 +67,8 @@ async def translated() -> AsyncIterator[None]:
         raise Conflict(
             f"What it refers to does not exist ({error.diag.constraint_name})."
         ) from error
+    except errors.InsufficientPrivilege as error:
+        raise Refused from error
     # InternalError: among others the server's "idle in transaction for too long".
     except (
         psycopg.OperationalError,
@@ -103,14 +108,26 @@ def _shut(connection: Connection) -> None:
         wire.shutdown(socket.SHUT_RDWR)
 
 
+def as_role(dsn: str, role: str) -> str:
+    """Return the DSN with which everything is done as a role of the database, and nothing more.
+
+    Whoever the DSN names must be that role, be a member of it, or be a superuser.
+    """
+    return _with_options(dsn, f"-c role={role}")
+
+
+def _with_options(dsn: str, options: str) -> str:
+    known = conninfo_to_dict(dsn).get("options")
+    return make_conninfo(dsn, options=f"{options} {known}" if known else options)
+
+
 async def connect(dsn: str, *, autocommit: bool = False, application: str = "anxin") -> Connection:
     """Open one connection that its owner keeps; raise DatabaseUnavailable."""
     async with translated():
         return await AsyncConnection.connect(
-            dsn,
+            _with_options(dsn, _OPTIONS),
             autocommit=autocommit,
             row_factory=dict_row,
-            options=_OPTIONS,
             application_name=application,
             **_WIRE,
         )
@@ -123,26 +140,27 @@ class Database:
         self,
         dsn: str,
         *,
+        role: str | None = None,
         size: int = 10,
         application: str = "anxin",
         patience_seconds: float = 5.0,
         stalled_seconds: float = STALLED_SECONDS,
     ) -> None:
-        """Prepare a pool; nothing connects before `async with`.
+        """Prepare a pool; nothing connects before `async with`. With `role` it acts as that role.
 
         A request waits `patience_seconds` for a connection before it says that the database is
         away. A transaction that lasts longer than `stalled_seconds` is broken off, and so is a
         connection of the pool that says nothing for so long; not sooner, because a server that
         was only stopped answers at once when it goes on.
         """
-        self.dsn = dsn
+        self.dsn = as_role(dsn, role) if role else dsn
+        self._session: str | None = None
         self._stalled_seconds = stalled_seconds
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            dsn,
+            _with_options(self.dsn, _OPTIONS),
             connection_class=AsyncConnection[DictRow],
             kwargs={
                 "row_factory": dict_row,
-                "options": _OPTIONS,
                 "application_name": application,
                 **_WIRE,
             },
@@ -169,29 +187,56 @@ class Database:
         with broken_off(connection, self._stalled_seconds):
             await AsyncConnectionPool.check_connection(connection)
 
+    def on_behalf_of(self, token_hash: bytes) -> "Database":
+        """Return this pool for one session: each transaction sees what that session's user may.
+
+        The database is told which session it is, for one transaction at a time, and finds out the
+        rest by itself; a connection goes back to the pool without any of it.
+        """
+        bound = copy.copy(self)
+        bound._session = token_hash.hex()  # noqa: SLF001  # our own copy
+        return bound
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Lend a connection for one transaction: committed at the end, rolled back on an error."""
+        async with self._lent() as connection:
+            if self._session is not None:
+                await connection.execute(_ACT, [self._session])
+            yield connection
+
+    async def fetch(self, query: bytes, parameters: Parameters = None) -> list[DictRow]:
+        """Run one query and return its rows."""
+        async with self._lent() as connection:
+            return await (await self._run(connection, query, parameters)).fetchall()
+
+    async def fetch_one(self, query: bytes, parameters: Parameters = None) -> DictRow | None:
+        """Run one query and return its first row, if any."""
+        async with self._lent() as connection:
+            return await (await self._run(connection, query, parameters)).fetchone()
+
+    async def execute(self, query: bytes, parameters: Parameters = None) -> int:
+        """Run one statement and return how many rows it touched."""
+        async with self._lent() as connection:
+            return (await self._run(connection, query, parameters)).rowcount
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
         async with translated():
             with ExitStack() as until_committed:
                 async with self._pool.connection() as connection:
                     until_committed.enter_context(broken_off(connection, self._stalled_seconds))
                     yield connection
 
-    async def fetch(self, query: bytes, parameters: Parameters = None) -> list[DictRow]:
-        """Run one query and return its rows."""
-        async with self.transaction() as connection:
-            return await (await connection.execute(query, parameters)).fetchall()
-
-    async def fetch_one(self, query: bytes, parameters: Parameters = None) -> DictRow | None:
-        """Run one query and return its first row, if any."""
-        async with self.transaction() as connection:
-            return await (await connection.execute(query, parameters)).fetchone()
-
-    async def execute(self, query: bytes, parameters: Parameters = None) -> int:
-        """Run one statement and return how many rows it touched."""
-        async with self.transaction() as connection:
-            return (await connection.execute(query, parameters)).rowcount
+    async def _run(
+        self, connection: Connection, query: bytes, parameters: Parameters
+    ) -> AsyncCursor[DictRow]:
+        """Run one statement; who it is for travels with it, at no cost of a way there and back."""
+        if self._session is None:
+            return await connection.execute(query, parameters)
+        async with connection.pipeline():
+            await connection.execute(_ACT, [self._session])
+            return await connection.execute(query, parameters)
 
 
 async def doorbell(dsn: str, channels: Sequence[str], every: float) -> AsyncIterator[str]:

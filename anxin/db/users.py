@@ -99,14 +99,20 @@ async def change_user(
         seen = await (await connection.execute(sql["get"], parameters)).fetchone()
         if seen is None:
             raise NotFound(f"There is no user {user_id}, or you may not see it.")
-        changed = await connection.execute(
-            sql["change"],
-            {"id": user_id, "password_hash": password_hash, "disabled": disabled},
-        )
-        row = await changed.fetchone() or seen
+        if password_hash is not None:
+            new = {"id": user_id, "password_hash": password_hash}
+            await connection.execute(sql["set_password"], new)
+        if disabled is not None:
+            await connection.execute(sql["set_disabled"], {"id": user_id, "disabled": disabled})
+        row = await (await connection.execute(sql["get"], parameters)).fetchone() or seen
         if password_hash is not None or disabled:
             await connection.execute(sql["end_sessions"], {"id": user_id})
     return User(**row)
+
+
+async def rights(database: Database) -> list[str]:
+    """Return every right that some role has."""
+    return [row["right_"] for row in await database.fetch(blocks("users")["rights"])]
 
 
 async def credentials(database: Database, username: str) -> tuple[int, str] | None:

@@ -27,13 +27,16 @@ ON CONFLICT (lower(username)) DO NOTHING
 -- name: exists
 SELECT 1 FROM users WHERE lower(username) = lower(%(username)s)
 
--- name: change
-UPDATE users u SET
-    password_hash = coalesce(%(password_hash)s::text, u.password_hash),
-    disabled_at = CASE %(disabled)s::boolean
-        WHEN true THEN coalesce(u.disabled_at, now()) WHEN false THEN NULL ELSE u.disabled_at END
-WHERE u.id = %(id)s
-RETURNING id::text, username, role, place_id::text, disabled_at
+-- name: set_password
+-- Who sets a password may not read the old one.
+UPDATE users SET password_hash = %(password_hash)s WHERE id = %(id)s
+
+-- name: set_disabled
+UPDATE users SET disabled_at = CASE WHEN %(disabled)s THEN coalesce(disabled_at, now()) END
+WHERE id = %(id)s
+
+-- name: rights
+SELECT DISTINCT right_ FROM role_rights
 
 -- name: end_sessions
 DELETE FROM sessions WHERE user_id = %(id)s

@@ -621,6 +621,149 @@ CREATE POLICY api_select ON self_tests FOR SELECT TO anxin_api USING (
 GRANT SELECT ON listening TO anxin_api;
 CREATE POLICY api_select ON listening FOR SELECT TO anxin_api USING ((SELECT acting_user()) IS NOT NULL);
 
+-- Readings are reached by a request through these functions alone: each asks first whether the
+-- resident is theirs to see. Three forms of one question, made from one text: straight from the
+-- readings for short spans and fine steps, or from the rollup of minutes or hours.
+
+CREATE FUNCTION sees_vitals(resident bigint) RETURNS boolean LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    RETURN current_setting('is_superuser') = 'on'
+        OR acting_may('vitals.read') AND sees_resident(resident, 'vitals');
+END $$;
+ALTER FUNCTION sees_vitals(bigint) OWNER TO anxin_gate;
+REVOKE ALL ON FUNCTION sees_vitals(bigint) FROM PUBLIC;
+
+-- How many series a resident's devices of that time can have.
+CREATE FUNCTION count_series(resident_ bigint, begins_ timestamptz, ends_ timestamptz)
+RETURNS bigint LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    RETURN (SELECT count(DISTINCT k.metric)
+            FROM assignments a JOIN latest l ON l.device_key = a.device_key
+            CROSS JOIN LATERAL jsonb_object_keys(l.metrics) AS k (metric)
+            WHERE a.resident_id = resident_ AND a.during && tstzrange(begins_, ends_)
+              AND sees_vitals(resident_));
+END $$;
+ALTER FUNCTION count_series(bigint, timestamptz, timestamptz) OWNER TO anxin_gate;
+REVOKE ALL ON FUNCTION count_series(bigint, timestamptz, timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION count_series(bigint, timestamptz, timestamptz) TO anxin_api;
+
+DO $make$
+DECLARE
+    metrics text[] := ARRAY['hr', 'rr', 'spo2', 'temp', 'sbp', 'dbp', 'glucose', 'weight', 'steps',
+                            'movement', 'battery', 'rssi', 'room_temp', 'humidity'];
+    one record;
+    body text;
+    -- The wide buckets as one row per metric: aggregating wide and turning at the end is three times
+    -- as fast as the other way round. A value is written as the real number that was sent.
+    series text := $part$
+    SELECT metric, count(*) AS points, (SELECT sum(taken)::bigint FROM buckets) AS readings,
+           string_agg(concat('[', (extract(epoch FROM bucket) * 1000)::bigint, ',', mean::real, ',',
+                             low, ',', high, ',', n, ']'), ',' ORDER BY bucket) AS series
+    FROM (
+        SELECT v.metric, b.bucket, v.n, v.mean, v.low, v.high
+        FROM buckets b CROSS JOIN LATERAL (VALUES ROWS) AS v (metric, n, mean, low, high)
+        WHERE v.n > 0 LIMIT most_
+    ) AS points
+    GROUP BY metric ORDER BY metric
+$part$;
+    -- Buckets straight from the readings.
+    from_readings text := $part$
+    WITH spans AS MATERIALIZED (
+        SELECT device_key, greatest(lower(during), begins_) AS lo,
+               least(upper(during), ends_) AS hi
+        FROM assignments
+        WHERE resident_id = resident_ AND during && tstzrange(begins_, ends_)
+    ), buckets AS (
+        SELECT date_bin(step_, t.ts, 'epoch') AS bucket, count(*) AS taken, OF_READINGS
+        FROM (
+            SELECT t.* FROM spans s JOIN telemetry t
+                ON t.device_key = s.device_key AND t.ts >= s.lo AND t.ts < s.hi
+            LIMIT most_readings_
+        ) AS t
+        GROUP BY 1
+    )
+    SERIES
+$part$;
+    -- Buckets from a rollup: its whole units inside each assignment, except those that still wait to
+    -- be rolled up. These, and the edges of an assignment inside a unit, come from the readings.
+    from_rollup text := $part$
+    WITH spans AS MATERIALIZED (
+        SELECT device_key, lo, hi, least(hi, first) AS first,
+               greatest(least(hi, first), date_bin('UNIT', hi, 'epoch')) AS last
+        FROM (
+            SELECT device_key, lo, hi,
+                   date_bin('UNIT', lo + interval 'UNIT' - interval '1 microsecond', 'epoch') AS first
+            FROM (
+                SELECT device_key, greatest(lower(during), begins_) AS lo,
+                       least(upper(during), ends_) AS hi
+                FROM assignments
+                WHERE resident_id = resident_
+                  AND during && tstzrange(begins_, ends_)
+            ) AS owned
+        ) AS aligned
+    ), due AS MATERIALIZED (
+        SELECT DISTINCT s.device_key, date_bin('UNIT', d.minute, 'epoch') AS bucket
+        FROM spans s JOIN rollup_due d
+            ON d.device_key = s.device_key AND d.minute >= s.first AND d.minute < s.last
+    ), pieces AS (
+        SELECT device_key, lo, first AS hi FROM spans WHERE lo < first
+        UNION ALL SELECT device_key, last, hi FROM spans WHERE last < hi
+        UNION ALL SELECT device_key, bucket, bucket + interval 'UNIT' FROM due
+    ), parts AS (
+        SELECT date_bin(step_, r.bucket, 'epoch') AS bucket, OF_ROLLUP
+        FROM spans s JOIN ROLLUP r
+            ON r.device_key = s.device_key AND r.bucket >= s.first AND r.bucket < s.last
+        WHERE NOT EXISTS (SELECT 1 FROM due d WHERE d.device_key = r.device_key AND d.bucket = r.bucket)
+        GROUP BY 1
+        UNION ALL
+        SELECT date_bin(step_, t.ts, 'epoch'), OF_READINGS
+        FROM pieces p JOIN telemetry t ON t.device_key = p.device_key AND t.ts >= p.lo AND t.ts < p.hi
+        GROUP BY 1
+    ), buckets AS (
+        SELECT bucket, 0 AS taken, OF_PARTS FROM parts GROUP BY bucket
+    )
+    SERIES
+$part$;
+BEGIN
+    FOR one IN SELECT * FROM (VALUES
+        ('series_of_readings', from_readings, '', ''),
+        ('series_of_minutes', from_rollup, 'minute_rollup', '1 minute'),
+        ('series_of_hours', from_rollup, 'hour_rollup', '1 hour')
+    ) AS forms (name, query, rollup, unit) LOOP
+        body := replace(replace(replace(one.query, 'SERIES', series), 'ROLLUP r', one.rollup || ' r'),
+                        'UNIT', one.unit);
+        SELECT replace(replace(replace(replace(body,
+            'OF_READINGS', string_agg(replace(
+                'count({m}) AS {m}_n, sum({m}::double precision) AS {m}_sum, '
+                'min({m})::real AS {m}_min, max({m})::real AS {m}_max', '{m}', m), ', ')),
+            'OF_ROLLUP', string_agg(replace(
+                'sum({m}_n) AS {m}_n, sum({m}_n * {m}_mean) AS {m}_sum, '
+                'min({m}_min) AS {m}_min, max({m}_max) AS {m}_max', '{m}', m), ', ')),
+            'OF_PARTS', string_agg(replace(
+                'sum({m}_n)::bigint AS {m}_n, sum({m}_sum) AS {m}_sum, '
+                'min({m}_min) AS {m}_min, max({m}_max) AS {m}_max', '{m}', m), ', ')),
+            'ROWS', string_agg(replace(
+                '(''{m}'', b.{m}_n, b.{m}_sum / nullif(b.{m}_n, 0), b.{m}_min, b.{m}_max)',
+                '{m}', m), ', '))
+        INTO body FROM unnest(metrics) AS m;
+        EXECUTE format($def$
+            CREATE FUNCTION %1$I(resident_ bigint, begins_ timestamptz, ends_ timestamptz,
+                                 step_ interval, most_ integer, most_readings_ integer)
+            RETURNS TABLE (metric text, points bigint, readings bigint, series text)
+            LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS %2$L;
+            ALTER FUNCTION %1$I OWNER TO anxin_gate;
+            REVOKE ALL ON FUNCTION %1$I FROM PUBLIC;
+            GRANT EXECUTE ON FUNCTION %1$I TO anxin_api$def$,
+            one.name, format('#variable_conflict use_column
+BEGIN
+    IF sees_vitals(resident_) THEN
+        RETURN QUERY %s;
+    END IF;
+END', body));
+    END LOOP;
+END $make$;
+
 -- The first user of all is made by who migrates.
 CREATE POLICY owner_all ON users FOR ALL TO anxin_owner USING (true);
 CREATE POLICY owner_all ON schema_migrations FOR ALL TO anxin_owner USING (true);
