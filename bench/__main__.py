@@ -21,10 +21,9 @@ from bench.emergency import press_to_frame_ms
 from bench.generator import Load, LoadFailed, compiled, publish
 from bench.history import fill, read_times
 from bench.population import Enrolled, enrol
-from bench.report import Goal, Table, percentile, report
+from bench.report import Goal, Table, percentile, publish_platform, report
 from bench.stack import Stack
 
-PAGE: Final = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MAXIMUM: Final = "messages/s over 8 connections"
 VALUES_A_MESSAGE: Final = 7
 
@@ -84,7 +83,7 @@ def main() -> int:
     page = report(table, "make bench", rounds, server, datetime.now(UTC))
     print(page)
     if not arguments.quick:
-        PAGE.write_text(page, encoding="utf-8")
+        publish_platform(page)
     return 0
 
 

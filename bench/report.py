@@ -14,6 +14,8 @@ from typing import Final
 import psutil
 
 VERSIONS_OF: Final = ("numpy", "psycopg", "msgspec", "uvloop", "fastapi", "uvicorn", "websockets")
+PAGE: Final = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+VIEWERS: Final = "\n## One alarm to a thousand viewers\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,19 @@ Written by `{command}` on {now:%Y-%m-%d %H:%M} UTC; medians of {rounds} rounds. 
 - Processor time is that of the process (Postgres: of all its processes) over the run, divided by
   the messages.
 """
+
+
+def publish_platform(page: str) -> None:
+    """Write the page; what it says of viewers is measured by itself and stays."""
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    _, heading, section = before.partition(VIEWERS)
+    PAGE.write_text(page + heading + section, encoding="utf-8")
+
+
+def publish_viewers(section: str) -> None:
+    """Write what the page says of viewers; all else stays."""
+    page, _, _ = PAGE.read_text(encoding="utf-8").partition(VIEWERS)
+    PAGE.write_text(page + VIEWERS + section, encoding="utf-8")
 
 
 def _line(figure: Figure) -> str:
