@@ -1,4 +1,4 @@
-"""The commit pipeline: decode, judge, one transaction, acknowledge.
+"""The commit pipeline: prepare a batch, one transaction, acknowledge.
 
 Natural group commit: while a lane's transaction runs, messages gather; when it ends, all that
 gathered go into the next. Emergencies have a lane of their own and wait for nobody.
@@ -12,65 +12,24 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
-import numpy as np
 
-from anxin.db.arrays import Texts
-from anxin.db.intake import (
-    Due,
-    DuplicateReadings,
-    Intake,
-    Newest,
-    Raise,
-    Recover,
-    Transaction,
-)
+from anxin.db.intake import DuplicateReadings, Intake, Raise, Recover, Transaction
 from anxin.errors import DatabaseUnavailable
 from anxin.logs import log
-from anxin.messages import (
-    MAX_PAYLOAD,
-    Event,
-    decode_event,
-    decode_result,
-    decode_state,
-    timestamp_us,
-)
-from anxin.rules import (
-    ABSENT,
-    EVENT_RECOVERS,
-    PRESENT,
-    Trigger,
-    event_alarm,
-    judge,
-)
-from anxin.vitals import COLUMN
-from ingest.columns import (
-    AHEAD,
-    AHEAD_US,
-    BEHIND,
-    BEHIND_US,
-    LATE,
-    LATE_US,
-    Columns,
-    Refusal,
-    copy_rows,
-    gather,
-)
+from anxin.messages import MAX_PAYLOAD
+from ingest.batch import NOBODY, NOTHING_DUE, Batch, Batches, Happening, refused
+from ingest.columns import Refusal
 from ingest.inbound import NOT_LOADED, Device, Inbound, Kind
-from ingest.newest import newest, presence_is, since
 from ingest.registry import Registry
 from ingest.spool import Spool, Spooled, SpoolFull
 
 MAX_BATCH: Final = 2_000
 """Payloads in one transaction: bounds how long preparing it holds up the event loop."""
-MARK_AGAIN_US: Final = 45_000_000
-"""A minute is marked for its rollup again after so long; the worker waits longer than this."""
-LATEST_EMERGENCY_US: Final = 24 * 3_600_000_000
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 """The same for payloads that are large: arrays of many objects."""
 STALLED_SECONDS: Final = 10.0
@@ -83,12 +42,6 @@ ADOPT_SECONDS: Final = 10.0
 """Between two looks for spool files whose process is gone."""
 ASK_AGAIN_SECONDS: Final = 0.5
 """Between two attempts to write to a full spool."""
-_NIGHT: Final = (22, 6)
-_BATTERY: Final = COLUMN["battery"]
-_SIGNS_OF_LIFE: Final = frozenset({"bed_exit", "bed_return", "motion", "door_open", "door_closed"})
-_NONE: Final = np.zeros(0, np.int64)
-_NOTHING_DUE: Final = Due(_NONE, _NONE)
-_NOBODY: Final = Newest(_NONE, _NONE, _NONE, _NONE, _NONE, _NONE, Texts())
 _STATE: Final = ("keys", "onlines", "ats", "heards", "batteries", "rssis", "firmwares")
 _OVERHEAD_BYTES: Final = 64
 """What one queued payload costs beside its own bytes."""
@@ -110,38 +63,6 @@ class Counters:
     retries: int = 0
     spooled: int = 0
     drained: int = 0
-
-
-@dataclass(slots=True)
-class _Work:
-    """One transaction's worth: what arrived and what will be written.
-
-    `judged_us` is when it is judged, where that is later than its receipt: it lay in the spool.
-    """
-
-    inbounds: list[Inbound]
-    judged_us: int = 0
-    columns: Columns | None = None
-    rows: bytes = b""
-    triggers: list[Trigger] = field(default_factory=list)
-    latest: Newest | None = None
-    due: Due = _NOTHING_DUE
-    events: list["_Happening"] = field(default_factory=list)
-    states: dict[int, list[Any]] = field(default_factory=dict)
-    results: list[tuple[int, int, bool, str | None]] = field(default_factory=list)
-    changes: list[Raise | Recover] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Happening:
-    """An event with its times judged."""
-
-    inbound: Inbound
-    event: Event
-    ts_us: int
-    flags: int
-    late: bool
 
 
 class Lane:
@@ -205,14 +126,13 @@ class Pipeline:
         """
         self.counters = Counters()
         self._registry = registry
-        self._zone = ZoneInfo(timezone)
+        self._batches = Batches(registry, ZoneInfo(timezone))
         self._receipt = receipt
         self._urgent = Lane("urgent", dsn, urgent=True)
         self._ordinary = Lane("ordinary", dsn, urgent=False)
         self._queued = 0
         self._limit = queue_bytes
         self._waiting: list[Callable[[], None]] = []
-        self._marked: dict[int, tuple[int, int]] = {}
         self._spool = spool
         self._ready = ready or _set()
 
@@ -308,28 +228,28 @@ class Pipeline:
     async def _commit(self, lane: Lane, inbounds: list[Inbound], judged_us: int = 0) -> None:
         """Bring these into the database, whatever it takes, then say so."""
         try:
-            work = self._prepare(inbounds, judged_us)
-            await self._bring(lane, work)
+            batch = self._batches.prepare(inbounds, judged_us)
+            await self._bring(lane, batch)
         except Exception as error:  # noqa: BLE001  whatever the payload did, it must not stop others
             await self._isolate(lane, inbounds, error, judged_us)
 
-    async def _bring(self, lane: Lane, work: _Work) -> None:
+    async def _bring(self, lane: Lane, batch: Batch) -> None:
         """Bring this into the database, or into the spool, and say so."""
         while True:
-            if work.judged_us or not lane.spooling.is_set():
-                if await self._store_when_possible(lane, work):
+            if batch.judged_us or not lane.spooling.is_set():
+                if await self._store_when_possible(lane, batch):
                     break
-                self._forget(lane, work.inbounds)
-            if await self._keep(lane, work.inbounds):
+                self._forget(lane, batch.inbounds)
+            if await self._keep(lane, batch.inbounds):
                 return
-        self._finish(work)
+        self._finish(batch)
 
     async def _isolate(
         self, lane: Lane, inbounds: list[Inbound], error: Exception, judged_us: int
     ) -> None:
         """Find the payload that cannot be stored by halving, and put it into quarantine."""
         # What the failed attempt left in memory was never written: start again from the database.
-        self._marked.clear()
+        self._batches.forget_marks()
         while True:
             try:
                 await self._rebuild({one.device.key: one.device for one in inbounds})
@@ -358,8 +278,8 @@ class Pipeline:
             error=type(error).__name__, exc_info=error,
         )  # fmt: skip
         why = f"cannot be stored: {type(error).__name__}"
-        refusal = _refused(inbound, inbound.payloads[0], [why])
-        await self._bring(lane, _Work([inbound], judged_us, refusals=[refusal]))
+        refusal = refused(inbound, inbound.payloads[0], [why])
+        await self._bring(lane, Batch([inbound], judged_us, refusals=[refusal]))
 
     async def _rebuild(self, devices: dict[int, Device]) -> None:
         """Set the rules of these devices back to what is stored; raise DatabaseUnavailable."""
@@ -367,7 +287,7 @@ class Pipeline:
         if known:
             await self._registry.rebuild(known)
 
-    async def _store_when_possible(self, lane: Lane, work: _Work) -> bool:
+    async def _store_when_possible(self, lane: Lane, batch: Batch) -> bool:
         """Try until the database has it; refusals by the database itself are the caller's.
 
         Return False when the database has been away for long enough to go to the spool instead.
@@ -376,7 +296,7 @@ class Pipeline:
         while True:
             began, merging = time.monotonic(), lane.expect_duplicates
             try:
-                await self._store(lane, work, patience)
+                await self._store(lane, batch, patience)
             except DuplicateReadings:
                 if merging:
                     raise  # the merge itself cannot meet one
@@ -393,10 +313,10 @@ class Pipeline:
                 # The outcome of the last attempt is unknown: it may have been committed. And the
                 # marks made before it may have been settled meanwhile, without these readings.
                 lane.expect_duplicates = True
-                if work.columns is not None:
-                    self._marked.clear()
-                    work.due = self._due(work.columns)
-                if self._spool and not work.judged_us and now - lane.away_since >= AWAY_SECONDS:
+                if batch.columns is not None:
+                    self._batches.forget_marks()
+                    batch.due = self._batches.due(batch.columns)
+                if self._spool and not batch.judged_us and now - lane.away_since >= AWAY_SECONDS:
                     return False
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
@@ -416,7 +336,7 @@ class Pipeline:
                 # A reading without a time of its own must get the same one again.
                 if last_auto_us.get(device.row, 0) >= inbound.received_us:
                     last_auto_us[device.row] = inbound.received_us - 1
-        self._marked.clear()
+        self._batches.forget_marks()
 
     async def _keep(self, lane: Lane, inbounds: list[Inbound]) -> bool:
         """Write these to the spool and acknowledge them; return False to try the database again.
@@ -523,39 +443,39 @@ class Pipeline:
 
     # --- one transaction
 
-    async def _store(self, lane: Lane, work: _Work, patience_seconds: float) -> None:
+    async def _store(self, lane: Lane, batch: Batch, patience_seconds: float) -> None:
         async with await lane.intake.transaction(patience_seconds) as transaction:
-            changes = list(work.changes)
-            if work.columns is not None and len(work.columns):
-                changes += await self._store_readings(lane, transaction, work)
-            if work.latest is not None or len(work.due.keys):
-                await transaction.latest(work.latest or _NOBODY, work.due)
-            if work.events:
-                changes += await self._store_events(transaction, work.events)
-            if work.states:
-                columns = zip(*(work.states[key] for key in sorted(work.states)), strict=True)
+            changes = list(batch.changes)
+            if batch.columns is not None and len(batch.columns):
+                changes += await self._store_readings(lane, transaction, batch)
+            if batch.latest is not None or len(batch.due.keys):
+                await transaction.latest(batch.latest or NOBODY, batch.due)
+            if batch.events:
+                changes += await self._store_events(transaction, batch.events)
+            if batch.states:
+                columns = zip(*(batch.states[key] for key in sorted(batch.states)), strict=True)
                 await transaction.states(
                     {name: list(column) for name, column in zip(_STATE, columns, strict=True)}
                 )
-            if work.results:
-                keys, ids, oks, results = map(list, zip(*work.results, strict=True))
+            if batch.results:
+                keys, ids, oks, results = map(list, zip(*batch.results, strict=True))
                 await transaction.results(
                     {"keys": keys, "ids": ids, "oks": oks, "results": results}
                 )
-            if work.refusals:
-                await transaction.quarantine(_quarantine_columns(work.refusals))
+            if batch.refusals:
+                await transaction.quarantine(_quarantine_columns(batch.refusals))
             if changes:
                 await transaction.alarms(changes)
         self.counters.transactions += 1
 
     async def _store_readings(
-        self, lane: Lane, transaction: Transaction, work: _Work
+        self, lane: Lane, transaction: Transaction, batch: Batch
     ) -> list[Raise | Recover]:
-        columns = work.columns
+        columns = batch.columns
         assert columns is not None  # noqa: S101  the caller looked
-        triggers = work.triggers
+        triggers = batch.triggers
         if lane.expect_duplicates:
-            new = await transaction.merge(work.rows)
+            new = await transaction.merge(batch.rows)
             lane.expect_duplicates = len(new) < len(columns)
             self.counters.duplicates += len(columns) - len(new)
             triggers = [
@@ -564,12 +484,12 @@ class Pipeline:
                 if (int(columns.keys[trigger.index]), int(columns.ts_us[trigger.index])) in new
             ]
         else:
-            await transaction.copy(work.rows)
+            await transaction.copy(batch.rows)
         self.counters.triggers += len(triggers)
-        return [self._change(trigger) for trigger in triggers]
+        return [self._batches.change(trigger) for trigger in triggers]
 
     async def _store_events(
-        self, transaction: Transaction, happenings: Sequence[_Happening]
+        self, transaction: Transaction, happenings: Sequence[Happening]
     ) -> list[Raise | Recover]:
         new = await transaction.events(
             {
@@ -589,20 +509,20 @@ class Pipeline:
         self.counters.events += len(new)
         self.counters.events_again += len(happenings) - len(new)
         fresh = [one for one in happenings if (one.inbound.device.key, one.event.id) in new]
-        latest = self._latest_of_events(fresh)
+        latest = self._batches.latest_of_events(fresh)
         if latest is not None:
-            await transaction.latest(latest, _NOTHING_DUE)
-        return [change for one in fresh for change in self._event_changes(one)]
+            await transaction.latest(latest, NOTHING_DUE)
+        return [change for one in fresh for change in self._batches.event_changes(one)]
 
-    def _finish(self, work: _Work) -> None:
+    def _finish(self, batch: Batch) -> None:
         counters = self.counters
-        for one in work.events:
+        for one in batch.events:
             if self._receipt is not None:
                 _call(self._receipt, one.inbound, one.event.id)
-        counters.quarantined += len(work.refusals)
-        if work.columns is not None:
-            counters.readings += len(work.columns)
-        for inbound in work.inbounds:
+        counters.quarantined += len(batch.refusals)
+        if batch.columns is not None:
+            counters.readings += len(batch.columns)
+        for inbound in batch.inbounds:
             self._release(inbound)
 
     def _release(self, inbound: Inbound) -> None:
@@ -612,204 +532,6 @@ class Pipeline:
             waiting, self._waiting = self._waiting, []
             for resume in waiting:
                 resume()
-
-    # --- from payloads to what will be written
-
-    def _prepare(self, inbounds: list[Inbound], judged_us: int) -> _Work:
-        work = _Work(inbounds, judged_us)
-        telemetry = []
-        for inbound in inbounds:
-            if not inbound.device.key:
-                work.refusals += [
-                    _refused(inbound, payload, ["unknown device"]) for payload in inbound.payloads
-                ]
-            elif inbound.kind is Kind.TELEMETRY:
-                telemetry.append(inbound)
-            elif inbound.kind is Kind.EVENT:
-                self._take_events(inbound, work)
-            elif inbound.kind is Kind.STATE:
-                self._take_states(inbound, work)
-            else:
-                self._take_results(inbound, work)
-        if telemetry:
-            self._take_telemetry(telemetry, work)
-        return work
-
-    def _take_telemetry(self, inbounds: list[Inbound], work: _Work) -> None:
-        registry = self._registry
-        columns, refusals = gather(inbounds, registry.last_auto_us)
-        work.refusals += refusals
-        if not len(columns):
-            return
-        work.columns = columns
-        work.rows = copy_rows(columns)
-        usable = columns.usable
-        if work.judged_us:
-            usable &= columns.ts_us >= work.judged_us - LATE_US
-        work.triggers = judge(
-            registry.live, columns.rows, columns.ts_us, columns.values, columns.presence, usable
-        )
-        work.latest = newest(registry, columns)
-        work.due = self._due(columns)
-
-    def _due(self, columns: Columns) -> Due:
-        """Return the minutes of devices whose rollups this batch makes stale."""
-        minutes = columns.ts_us // 60_000_000
-        changes = np.r_[
-            True, (columns.keys[1:] != columns.keys[:-1]) | (minutes[1:] != minutes[:-1])
-        ]
-        keys: list[int] = []
-        due: list[int] = []
-        for place in np.flatnonzero(changes).tolist():
-            key, minute = int(columns.keys[place]), int(minutes[place])
-            now = int(columns.received_us[place])
-            was, when = self._marked.get(key, (-1, 0))
-            if was == minute and 0 <= now - when < MARK_AGAIN_US:
-                continue
-            self._marked[key] = (minute, now)
-            keys.append(key)
-            due.append(minute)
-        return Due(np.array(keys, np.int64), np.array(due, np.int64))
-
-    def _take_events(self, inbound: Inbound, work: _Work) -> None:
-        seen = {(one.inbound.device.key, one.event.id) for one in work.events}
-        for payload in inbound.payloads:
-            event, reasons = decode_event(payload)
-            if reasons:
-                work.refusals.append(_refused(inbound, payload, reasons))
-            if event is None or (inbound.device.key, event.id) in seen:
-                continue
-            seen.add((inbound.device.key, event.id))
-            told = None if event.ts is None else timestamp_us(event.ts)
-            ts_us = inbound.received_us if told is None else told
-            delay = inbound.received_us - ts_us
-            # Stored is how late it came; the alarm is late as well when it lay in the spool.
-            late = max(delay, work.judged_us - ts_us) > LATE_US
-            flags = (
-                LATE * (delay > LATE_US)
-                | AHEAD * (delay < -AHEAD_US)
-                | BEHIND * (delay > BEHIND_US)
-            )
-            work.events.append(_Happening(inbound, event, ts_us, flags, late))
-
-    def _event_changes(self, one: _Happening) -> list[Raise | Recover]:
-        """Return what an event does to alarms."""
-        age = one.inbound.received_us - one.ts_us
-        if one.flags & AHEAD or age > LATEST_EMERGENCY_US:
-            return []
-        device = one.inbound.device
-        card = self._registry.card(device)
-        changes: list[Raise | Recover] = [
-            Recover(card.subject, kind, device.id)
-            for kind in EVENT_RECOVERS.get(one.event.type, ())
-        ]
-        hour = datetime.fromtimestamp(one.ts_us / 1_000_000, self._zone).hour
-        alarm = event_alarm(
-            one.event.type,
-            wander_risk=card.wander_risk,
-            fall_risk=card.fall_risk,
-            night=hour >= _NIGHT[0] or hour < _NIGHT[1],
-        )
-        if alarm is not None:
-            detail: dict[str, Any] = {"event_id": one.event.id, "event_type": one.event.type}
-            if one.event.detail:
-                detail["event_detail"] = one.event.detail
-            changes.append(
-                Raise(
-                    card.subject,
-                    card.resident_id,
-                    card.place_id,
-                    device.key,
-                    alarm.kind,
-                    alarm.class_,
-                    alarm.priority,
-                    one.ts_us,
-                    one.late,
-                    1,
-                    detail,
-                    device.id,
-                )
-            )
-        return changes
-
-    def _latest_of_events(self, happenings: Sequence[_Happening]) -> Newest | None:
-        """Beds left and motion seen are signs of life, also when an event tells them."""
-        registry = self._registry
-        devices: dict[int, tuple[_Happening, dict[str, Any]]] = {}
-        for one in sorted(happenings, key=lambda one: (one.inbound.device.key, one.ts_us)):
-            if one.flags & (AHEAD | BEHIND) or one.event.type not in _SIGNS_OF_LIFE:
-                continue
-            row = one.inbound.device.row
-            _, metrics = devices.get(row, (one, {}))
-            code = {"bed_exit": ABSENT, "bed_return": PRESENT}.get(one.event.type)
-            if code is not None and one.ts_us > max(
-                registry.absent_us[row], registry.present_us[row]
-            ):
-                presence_is(registry, row, code, one.ts_us)
-                registry.live.presence[row] = code
-                word = "absent" if code == ABSENT else "present"
-                metrics["presence"] = (word, one.ts_us // 1000)
-            registry.active_us[row] = max(registry.active_us[row], one.ts_us)
-            devices[row] = (one, metrics)
-        if not devices:
-            return None
-        told = [one for one, _ in devices.values()]
-        return since(
-            registry,
-            list(devices),
-            keys=np.array([one.inbound.device.key for one in told], np.int64),
-            ts_us=np.array([one.ts_us for one in told], np.int64),
-            received_us=np.array([one.inbound.received_us for one in told], np.int64),
-            metrics=Texts(msgspec.json.encode(metrics).decode() for _, metrics in devices.values()),
-        )
-
-    def _take_states(self, inbound: Inbound, work: _Work) -> None:
-        key = inbound.device.key
-        for payload in inbound.payloads:
-            state, reasons = decode_state(payload)
-            if reasons:
-                work.refusals.append(_refused(inbound, payload, reasons))
-            if state is None:
-                continue
-            old = work.states.get(key, [key, None, 0, False, None, None, None])
-            told = [state.online, state.battery, state.rssi, state.firmware]
-            merged = [
-                before if value is None else value
-                for before, value in zip([old[1], *old[4:]], told, strict=True)
-            ]
-            # A will says that the device is gone; it is no sign of life.
-            heard = bool(old[3]) or state.online is not False
-            work.states[key] = [key, merged[0], inbound.received_us, heard, *merged[1:]]
-            if state.battery is not None:
-                work.changes += self._battery(inbound, state.battery)
-
-    def _battery(self, inbound: Inbound, battery: float) -> list[Raise | Recover]:
-        """Judge the charge that a device tells of itself by the rule for metrics."""
-        row, live = inbound.device.row, self._registry.live
-        values = np.full((1, live.last_us.shape[0]), np.nan)
-        values[0, _BATTERY] = battery
-        one = np.array([row], np.int64)
-        now = np.array([inbound.received_us], np.int64)
-        triggers = judge(live, one, now, values, np.array([-1]), np.array([True]))
-        return [self._change(trigger) for trigger in triggers]
-
-    def _take_results(self, inbound: Inbound, work: _Work) -> None:
-        for payload in inbound.payloads:
-            result, reasons = decode_result(payload)
-            if result is None:
-                work.refusals.append(_refused(inbound, payload, reasons))
-                continue
-            detail = None if result.detail is None else msgspec.json.encode(result.detail).decode()
-            work.results.append((inbound.device.key, int(result.id), result.ok, detail))
-
-    def _change(self, trigger: Trigger) -> Raise | Recover:
-        card = self._registry.cards[trigger.row]
-        if not trigger.priority:
-            return Recover(card.subject, trigger.kind, card.id)
-        return Raise(
-            card.subject, card.resident_id, card.place_id, card.key, trigger.kind,
-            trigger.class_, trigger.priority, trigger.at_us, False, 1, trigger.detail, card.id,
-        )  # fmt: skip
 
 
 def _weight(inbound: Inbound) -> int:
@@ -832,16 +554,6 @@ def _call(told: Callable[..., None], *of: object) -> None:
 
 def _nothing(_: Inbound) -> None:
     """A part of an inbound is acknowledged with the whole."""
-
-
-def _refused(inbound: Inbound, payload: bytes, reasons: list[str]) -> Refusal:
-    return Refusal(
-        inbound.device.id,
-        inbound.kind.name.lower(),
-        payload,
-        "; ".join(reasons)[:2000],
-        inbound.received_us,
-    )
 
 
 def _quarantine_columns(refusals: Sequence[Refusal]) -> dict[str, list[Any]]:

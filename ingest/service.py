@@ -13,7 +13,7 @@ import msgspec
 from anxin.config import Settings
 from anxin.db.intake import Intake, RefusedByDatabase
 from anxin.db.migrate import migrate
-from anxin.db.pool import Database, connect, doorbell
+from anxin.db.pool import Database, as_role, connect, doorbell
 from anxin.db.registry import changes_since
 from anxin.db.silence import note_listening
 from anxin.errors import DatabaseUnavailable
@@ -41,9 +41,10 @@ class IngestService:
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; nothing connects before `async with`."""
-        self._dsn = settings.database
+        self._as_given = settings.database
+        self._dsn = as_role(settings.database, "anxin_ingest")
         self._db = Database(
-            settings.database, size=4, application="anxin ingest", stalled_seconds=STALLED_SECONDS
+            self._dsn, size=4, application="anxin ingest", stalled_seconds=STALLED_SECONDS
         )
         self.ready = asyncio.Event()
         """Set once the database was there and its schema is ours; it may go away again."""
@@ -55,7 +56,7 @@ class IngestService:
             self.remembered = Remembered(directory, settings.remember_hours)
         self.registry = Registry(self._db, self.remembered)
         self.pipeline = Pipeline(
-            settings.database,
+            self._dsn,
             self.registry,
             queue_bytes=settings.queue_mebibytes * 1024 * 1024,
             timezone=settings.timezone,
@@ -116,9 +117,9 @@ class IngestService:
 
     async def _make_ready(self) -> None:
         # Asked first, because a thread that waits for an answer cannot be cancelled.
-        async with await connect(self._dsn, application="anxin ingest"):
+        async with await connect(self._as_given, application="anxin ingest"):
             pass
-        await asyncio.to_thread(migrate, self._dsn)
+        await asyncio.to_thread(migrate, self._as_given)
         self.ready.set()
 
     async def _become_ready(self) -> None:
