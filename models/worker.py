@@ -12,12 +12,13 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import uvloop
+from msgspec import structs
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from anxin.config import Address, Settings
 from anxin.db import upkeep
 from anxin.db.migrate import migrate
-from anxin.db.pool import Database
+from anxin.db.pool import Database, as_role
 from anxin.db.silence import learn_intervals
 from anxin.db.upkeep import Look
 from anxin.errors import AnxinError, DatabaseUnavailable, SettingError
@@ -58,7 +59,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001  e
     if not settings.database:
         raise SettingError("Set ANXIN_DATABASE, or run everything with `anxin up`.")
     migrate(settings.database)
-    uvloop.run(serve(settings))
+    ours = as_role(settings.database, "anxin_worker")
+    uvloop.run(serve(structs.replace(settings, database=ours)))
     return 0
 
 

@@ -104,7 +104,7 @@ async def working(
     """Lend a delivery worker that ticks when it is told to."""
     chosen = Settings(database=dsn, allow_private_webhooks=True, **settings)
     async with (
-        Database(dsn, size=4) as db,
+        Database(dsn, role="anxin_worker", size=4) as db,
         Delivery(db, chosen, Metrics(CollectorRegistry()), channels=channels) as delivery,
     ):
         yield delivery
@@ -310,7 +310,7 @@ async def test_the_ladder_calls_and_the_worker_delivers(house: House, dsn: str) 
     async with Provider(recording.wecom).serving() as robot, working(dsn) as delivery:
         house.contact(robot.address, "wecom", robot=True)
         house.alarm()
-        async with Database(dsn) as db:
+        async with Database(dsn, role="anxin_worker") as db:
             metrics = escalate.Metrics(CollectorRegistry())
             escalator = escalate.Escalator(db, ZoneInfo("Asia/Shanghai"), metrics)
 

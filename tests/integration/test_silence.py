@@ -24,7 +24,7 @@ def ward(dsn: str) -> Iterator[Ward]:
 @pytest.fixture
 async def worker(dsn: str) -> AsyncIterator[Worker]:
     """Return a worker on the test's database."""
-    async with Database(dsn) as db:
+    async with Database(dsn, role="anxin_worker") as db:
         yield Worker(db, Settings(database=dsn))
 
 
@@ -174,7 +174,7 @@ async def test_an_outage_of_our_own_is_one_alarm_and_no_storm(
     assert (alarm["subject"], alarm["kind"], alarm["priority"]) == ("platform", "device_fault", 3)
     assert alarm["place_id"] == ward.place
     assert alarm["detail"]["spells"][0].endswith("/..")
-    async with Database(dsn) as db:
+    async with Database(dsn, role="anxin_ingest") as db:
         await note_listening(db, kept=True)
         await note_listening(db, kept=False)
     assert ward.value("SELECT count(*) FROM listening") == 2
@@ -220,7 +220,7 @@ async def test_the_interval_of_a_battery_sensor_is_learned_and_kept(ward: Ward, 
         " SELECT device_key, ts + interval '1 minute', ts + interval '1 minute' FROM telemetry"
         " WHERE extract(hour FROM ts)::integer %% 4 = 0".replace("%%", "%").encode()
     )
-    async with Database(dsn) as db:
+    async with Database(dsn, role="anxin_worker") as db:
         await learn_intervals(db, slice_=0, slices=1)
         assert await learn_intervals(db, slice_=0, slices=1) == 0
     rows: list[dict[str, Any]] = ward.rows("SELECT usual_interval_seconds AS s FROM device_states")

@@ -23,7 +23,7 @@ def ward(dsn: str) -> Iterator[Ward]:
 @pytest.fixture
 async def worker(dsn: str) -> AsyncIterator[Worker]:
     """Return a worker on the test's database."""
-    async with Database(dsn) as db:
+    async with Database(dsn, role="anxin_worker") as db:
         yield Worker(db, Settings(database=dsn))
 
 
@@ -133,7 +133,7 @@ async def test_retention_drops_old_weeks_and_keeps_recordings_that_came_lately(
         "  ('2020-01-01', '2020-01-01'), ('2019-05-01', '2019-05-01'), ('2019-06-01', now()::text))"
         " AS v (t, r)"
     )
-    async with Database(dsn) as db:
+    async with Database(dsn, role="anxin_worker") as db:
         assert await upkeep.keep_partitions(db, retention_days=730) == 1
     assert ward.value("SELECT count(*) FROM telemetry") == 1
     await worker.upkeep()
