@@ -10,11 +10,13 @@ from anxin.config import Settings
 from anxin.db.pool import Database
 from api import (
     alarms,
+    audit,
     auth,
     channels,
     consents,
     contacts,
     devices,
+    erasures,
     health,
     ladders,
     pages,
@@ -33,6 +35,7 @@ from api.edge import Edge
 from api.live import QUEUE, TAIL, Hub
 from api.metrics import Metrics
 from api.problems import Problem, add_problem_handlers
+from api.recording import Recorded, Recorder
 from api.reference import add_reference
 from api.services import Services
 
@@ -54,9 +57,10 @@ def create_app(
                 role="anxin_door",
                 application="anxin api door",
             ) as door,
-            Hub(door, metrics, queue=queue, tail=tail) as hub,
+            Recorder(door) as recorder,
+            Hub(door, metrics, recorder.showed, queue=queue, tail=tail) as hub,
         ):
-            app.state.services = Services(settings, database, door, hub, metrics)
+            app.state.services = Services(settings, database, door, hub, recorder, metrics)
             yield
 
     app = FastAPI(
@@ -78,12 +82,13 @@ def create_app(
     base = APIRouter(prefix=BASE)
     for module in (
         auth, places, residents, people, vitals, users, devices, alarms, quarantine, stream, stations,
-        channels, consents, contacts, reports, roster, ladders,
+        channels, consents, contacts, erasures, reports, roster, ladders, audit,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)
     app.include_router(health.router)
     add_reference(app)
     app.include_router(pages.router)
+    app.add_middleware(Recorded)
     app.add_middleware(Edge, metrics=metrics)
     return app

@@ -16,7 +16,7 @@ from msgspec import structs
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from anxin.config import Address, Settings
-from anxin.db import upkeep
+from anxin.db import erasure, upkeep
 from anxin.db.migrate import migrate
 from anxin.db.pool import Database, as_role
 from anxin.db.silence import learn_intervals
@@ -25,13 +25,16 @@ from anxin.errors import AnxinError, DatabaseUnavailable, SettingError
 from anxin.logs import log
 from anxin.notify import delivery
 from anxin.notify.delivery import Delivery
+from anxin.retention import KEPT, days_of
 from models import escalate, watch
+from models.audit import AuditKeeper
 from models.escalate import Escalator
 from models.selftest import SelfTests
 from models.stations import watch_stations
 
 DELIVER_SECONDS: Final = 0.5
 ESCALATE_SECONDS: Final = 1.0
+AUDIT_SECONDS: Final = 1.0
 WATCHDOG_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 5.0
 LEARN_SECONDS: Final = 300.0
@@ -39,6 +42,7 @@ LEARN_SLICES: Final = 12
 STATION_SECONDS: Final = 2.0
 SELF_TEST_SECONDS: Final = 5.0
 ROLL_UP_SECONDS: Final = 10.0
+ERASE_SECONDS: Final = 5.0
 UPKEEP_SECONDS: Final = 3600.0
 SETTLE_SECONDS: Final = 120.0
 """Longer than ingest waits before it marks a minute again, plus its longest transaction."""
@@ -97,6 +101,7 @@ async def serve(settings: Settings) -> None:
             group.create_task(worker.every(seconds, name, duty), name=name)
             for name, seconds, duty in (
                 ("deliver", DELIVER_SECONDS, worker.delivery.tick),
+                ("audit", AUDIT_SECONDS, worker.audit.tick),
                 ("watchdog", WATCHDOG_SECONDS, worker.escalator.watch_over),
                 ("watch", WATCH_SECONDS, worker.watch),
                 ("learn", LEARN_SECONDS, worker.learn),
@@ -104,6 +109,8 @@ async def serve(settings: Settings) -> None:
                 ("self_test", SELF_TEST_SECONDS, SelfTests(db, settings.mqtt).tick),
                 ("roll_up", ROLL_UP_SECONDS, worker.roll_up),
                 ("upkeep", UPKEEP_SECONDS, worker.upkeep),
+                ("erase", ERASE_SECONDS, worker.erase),
+                ("forget_audit", UPKEEP_SECONDS, worker.audit.forget),
             )
         ]
         await stop.wait()
@@ -139,6 +146,7 @@ class Worker:
         self._zone = ZoneInfo(settings.timezone)
         self._timescale: bool | None = None
         self.metrics = Metrics()
+        self.audit = AuditKeeper(db, settings)
         self.delivery = Delivery(db, settings, delivery.Metrics(self.metrics.registry))
         self.escalator = Escalator(
             urgent or db, self._zone, escalate.Metrics(self.metrics.registry)
@@ -225,10 +233,24 @@ class Worker:
             if rolled < MOST_MINUTES:
                 return total
 
+    async def erase(self) -> int:
+        """Carry on with the erasures that were approved; return how many rows went."""
+        return sum([rows async for rows in erasure.carry_on(self._db)])
+
     async def upkeep(self) -> None:
         """Keep partitions ahead of time and drop what is too old."""
         dropped = await upkeep.keep_partitions(
             self._db, retention_days=self._settings.retention_days
         )
         await upkeep.forget_old(self._db, quarantine_days=self._settings.quarantine_days)
-        _log.info("upkeep_done", partitions_dropped=dropped)
+        gone = await upkeep.forget_rollups(
+            self._db,
+            minute_days=self._settings.retention_days,
+            hour_days=self._settings.rollup_days,
+        )
+        for kept in KEPT:
+            if kept.forgets:
+                days = days_of(kept, self._settings)
+                gone += await upkeep.forget(self._db, kept.forgets, days=days)
+        gone += await erasure.sweep(self._db)
+        _log.info("upkeep_done", partitions_dropped=dropped, rows_deleted=gone)

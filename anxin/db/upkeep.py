@@ -56,6 +56,23 @@ async def forget_old(db: Database, *, quarantine_days: int) -> None:
     await db.execute(_SQL["forget_old"], {"quarantine_days": quarantine_days})
 
 
+async def forget(db: Database, name: str, *, days: int, most: int = 5_000) -> int:
+    """Delete what a statement of `anxin.retention` finds too old, in slices; return how many."""
+    total = 0
+    while True:
+        gone = await db.execute(_SQL[name], {"days": days, "most": most})
+        total += gone
+        if gone < most:
+            return total
+
+
+async def forget_rollups(db: Database, *, minute_days: int, hour_days: int) -> int:
+    """Delete rollups that are too old; return how many rows (with TimescaleDB: chunks) went."""
+    parameters = {"minute_days": minute_days, "hour_days": hour_days}
+    row = await db.fetch_one(_SQL["forget_rollups"], parameters)
+    return int(row["gone"]) if row else 0
+
+
 class Look:
     """One look of the worker at the database, inside one transaction."""
 

@@ -51,3 +51,34 @@ SELECT now() AS now
 
 -- name: one_worker
 SELECT pg_try_advisory_xact_lock(4155023) AS mine
+
+-- name: forget_events
+DELETE FROM events WHERE (device_key, id) IN (
+    SELECT device_key, id FROM events
+    WHERE received_at < now() - %(days)s * interval '1 day' LIMIT %(most)s)
+
+-- name: forget_commands
+DELETE FROM commands WHERE id IN (
+    SELECT id FROM commands WHERE created_at < now() - %(days)s * interval '1 day' LIMIT %(most)s)
+
+-- name: forget_alarms
+DELETE FROM alarms WHERE id IN (
+    SELECT id FROM alarms
+    WHERE handling = 'closed' AND raised_at < now() - %(days)s * interval '1 day'
+      AND closed_at < now() - %(days)s * interval '1 day' LIMIT %(most)s)
+
+-- name: forget_self_test_alarms
+DELETE FROM alarms WHERE id IN (
+    SELECT id FROM alarms
+    WHERE handling = 'closed' AND detail @> '{"selftest": true}'
+      AND raised_at < now() - %(days)s * interval '1 day' LIMIT %(most)s)
+
+-- name: forget_deliveries
+DELETE FROM deliveries WHERE id IN (
+    SELECT d.id FROM deliveries d LEFT JOIN alarms a ON a.id = d.alarm_id
+    WHERE d.created_at < now() - %(days)s * interval '1 day'
+      AND coalesce(a.handling = 'closed', true) LIMIT %(most)s)
+
+-- name: forget_rollups
+SELECT forget_rollups_before(now() - %(minute_days)s * interval '1 day',
+                             now() - %(hour_days)s * interval '1 day') AS gone

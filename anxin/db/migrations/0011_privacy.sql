@@ -181,6 +181,7 @@ CREATE FUNCTION begin_erasure(erasure_ bigint) RETURNS boolean LANGUAGE plpgsql 
 SET search_path = public, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
     resident_ bigint;
+    account text;
     a alarms;
 BEGIN
     UPDATE erasures SET began_at = clock_timestamp()
@@ -198,13 +199,19 @@ BEGIN
     DELETE FROM assignments WHERE resident_id = resident_;
     DELETE FROM person_keys WHERE resident_id = resident_;
     -- Relatives' accounts that never saw anybody else have no purpose any more.
-    DELETE FROM users u
-    WHERE u.role = 'family'
-      AND EXISTS (SELECT 1 FROM consents c WHERE c.user_id = u.id AND c.resident_id = resident_)
-      AND NOT EXISTS (SELECT 1 FROM consents c
-                      WHERE c.user_id = u.id AND c.resident_id <> resident_)
-      AND NOT EXISTS (SELECT 1 FROM family_links f
-                      WHERE f.user_id = u.id AND f.resident_id <> resident_);
+    FOR account IN
+        DELETE FROM users u
+        WHERE u.role = 'family'
+          AND EXISTS (SELECT 1 FROM consents c
+                      WHERE c.user_id = u.id AND c.resident_id = resident_)
+          AND NOT EXISTS (SELECT 1 FROM consents c
+                          WHERE c.user_id = u.id AND c.resident_id <> resident_)
+          AND NOT EXISTS (SELECT 1 FROM family_links f
+                          WHERE f.user_id = u.id AND f.resident_id <> resident_)
+        RETURNING u.username
+    LOOP
+        DELETE FROM login_attempts l WHERE l.username = lower(account);
+    END LOOP;
     DELETE FROM consents WHERE resident_id = resident_;
     DELETE FROM family_links WHERE resident_id = resident_;
     FOR a IN
@@ -389,8 +396,11 @@ BEGIN
     RETURN total;
 END $$;
 
--- How long what is kept, beside readings and quarantine. Each in small steps, so that no statement
--- is long; returns how many rows went.
+-- How long what is kept is one table, anxin/retention.py. What is old is found by where it lies.
+CREATE INDEX events_age ON events USING brin (received_at);
+CREATE INDEX alarms_age ON alarms USING brin (raised_at);
+CREATE INDEX deliveries_age ON deliveries USING brin (created_at);
+
 CREATE FUNCTION forget_rollups_before(minutes timestamptz, hours timestamptz) RETURNS bigint
 LANGUAGE plpgsql SET timezone = 'UTC' AS $$
 DECLARE
@@ -474,7 +484,7 @@ BEGIN
         FROM (VALUES
             ('anxin_gate', 'consents:SD family_links:IUD erasures:SU erased_spans:SI assignments:D '
                 'person_keys:SD users:D alarms:D residents:D places:U devices:U events:SD '
-                'quarantine:SD commands:SD latest:UD'),
+                'quarantine:SD commands:SD latest:UD login_attempts:SD'),
             ('anxin_worker', 'erasures:S events:D alarms:D deliveries:D commands:D')
         ) AS roles (role_, uses), regexp_split_to_table(uses, '\s+') AS use_
     LOOP
