@@ -8,16 +8,17 @@ A history is one transaction that is rolled back, and its time is the model's ow
 the database find a clock of the test before the real one, so times are compared to the second.
 """
 
+import itertools
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, assert_never, cast, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -36,11 +37,30 @@ from prometheus_client import CollectorRegistry
 from psycopg.rows import DictRow
 from structlog.testing import capture_logs
 
-from anxin.alarms import TRANSITIONS, Action, Deed, Episode, Passing, Recovery, Trigger, step
+from anxin.alarms import (
+    AUTOMATIC,
+    NEVER_SNOOZED,
+    PRIORITY_NUMBER,
+    TRANSITIONS,
+    Action,
+    Automatic,
+    Condition,
+    Deed,
+    Episode,
+    Handling,
+    Happening,
+    Outcome,
+    Passing,
+    Policy,
+    Recovery,
+    Trigger,
+    step,
+)
 from anxin.db import alarms as stored_alarms
 from anxin.db.alarms import Act, WrongState
 from anxin.db.pool import Connection, Database, Parameters
 from anxin.db.scope import EVERYTHING
+from anxin.rules import Class
 from models.escalate import Escalator, Metrics
 from tests.integration.test_escalation import Home
 
@@ -724,6 +744,139 @@ def test_whatever_happens_to_alarms_happens_as_in_the_model(life: type[Life], pa
         # Histories that were rolled back leave their dead rows behind.
         life.home.db.execute("TRUNCATE alarms CASCADE")
     assert life.histories >= most
+
+
+CARER, OTHER = CARERS
+HAPPENINGS: list[Happening] = [
+    *(Trigger("", priority) for priority in PRIORITY_NUMBER.values()),
+    Recovery(),
+    *(Deed(action, 0) for action in TRANSITIONS),
+    *(Passing(what) for what in get_args(Passing.__annotations__["what"])),
+]
+"""Everything that can happen; the model's words of class and user are filled in below."""
+
+
+def every_state(owner: int, severe_ats: Sequence[datetime]) -> Iterator[Episode]:
+    """Yield every state that an episode can be in, as far as its life depends on it."""
+    hour = timedelta(hours=1)
+    for class_, handling, priority, condition, severe_at in itertools.product(
+        get_args(Class), get_args(Handling), PRIORITY_NUMBER.values(), get_args(Condition),
+        severe_ats,
+    ):  # fmt: skip
+        owners = (owner, None) if handling == "open" else (owner,)
+        ended = handling == "closed"
+        may_rest = class_ not in NEVER_SNOOZED and not ended
+        snoozes = (None, BEGINNING - hour, BEGINNING + hour) if may_rest else (None,)
+        for owner_, snoozed_until in itertools.product(owners, snoozes):
+            outcome: Outcome | None = "real" if ended else None
+            yield Episode(
+                class_, priority, severe_at, condition, handling, outcome, 3, owner_, snoozed_until
+            )
+
+
+def test_what_happens_by_itself_is_all_tried() -> None:
+    # A rise comes with a trigger, the end by policy with a recovery.
+    by_itself = {one.what for one in HAPPENINGS if isinstance(one, Passing)}
+    assert by_itself | {"rise", "end_by_policy"} == AUTOMATIC.keys() == set(get_args(Automatic))
+
+
+@pytest.mark.parametrize("happening", HAPPENINGS, ids=str)
+def test_in_every_state_the_database_does_what_the_table_says(
+    life: type[Life], happening: Happening
+) -> None:
+    home, user, other = life.home, life.users[CARER], life.users[OTHER]
+    home.db.pgconn.exec_(b"BEGIN")
+    home.db.execute(b"SELECT set_config('model.now', %s, true)", [BEGINNING.isoformat()])
+    calm = BEGINNING - Policy().calm
+    # How long it has been calm matters to a trigger only.
+    severe_ats = [calm, calm + timedelta(seconds=1)][: 1 + isinstance(happening, Trigger)]
+    tried = 0
+    for state in every_state(user, severe_ats):
+        with undone(home.db):
+            words = fill_in(happening, state, other)
+            anew = state.handling == "closed" and isinstance(words, Trigger)
+            expected = [state] if anew else []
+            after, changes = step(state, words, BEGINNING)
+            assert after is not None
+            number = stored(home, state)
+            carried_out(home, number, words, user)
+            rows = home.rows("SELECT * FROM alarms ORDER BY id")
+            assert [episode_of(row) for row in rows] == [*expected, after], (state, words)
+            lines = home.rows("SELECT change FROM timeline ORDER BY id")
+            assert tuple(line["change"] for line in lines) == changes, (state, words)
+        tried += 1
+    home.db.pgconn.exec_(b"ROLLBACK")
+    assert tried == 294 * len(severe_ats)
+
+
+def fill_in(happening: Happening, state: Episode, user: int) -> Happening:
+    """Return what happens, to an alarm of this class, by this user."""
+    match happening:
+        case Trigger():
+            return msgspec.structs.replace(happening, class_=state.class_)
+        case Deed("close"):
+            return msgspec.structs.replace(happening, user=user, outcome="false")
+        case Deed("snooze"):
+            until = BEGINNING + timedelta(hours=2)
+            return msgspec.structs.replace(happening, user=user, until=until)
+        case Deed():
+            return msgspec.structs.replace(happening, user=user)
+        case _:
+            return happening
+
+
+def stored(home: Home, state: Episode) -> int:
+    """Put an alarm into the database in this state, with its timer; return its id."""
+    return home._id(
+        "INSERT INTO alarms (subject, place_id, kind, class, priority, severe_at, condition,"
+        " handling, outcome, count, owner_id, snoozed_until, raised_at, last_at, event_at,"
+        " closed_at) VALUES ('r1', %(place)s, 'sos', %(class_)s, %(priority)s, %(severe_at)s,"
+        " %(condition)s, %(handling)s, %(outcome)s, %(count)s, %(owner)s, %(snoozed_until)s,"
+        " now(), now(), now(), CASE WHEN %(outcome)s::text IS NOT NULL THEN now() END) {}",
+        {"place": home.place, **msgspec.structs.asdict(state)},
+    )
+
+
+def episode_of(row: Mapping[str, Any]) -> Episode:
+    """Return what the database says of an alarm, in the words of the model."""
+    renamed = {"class_": row["class"], "owner": row["owner_id"]}
+    return Episode(**{name: ({**row, **renamed})[name] for name in Episode.__struct_fields__})
+
+
+def carried_out(home: Home, number: int, happening: Happening, owner: int) -> None:
+    """Let it happen in the database, by the way that it has there."""
+    match happening:
+        case Trigger():
+            home.db.execute(
+                b"SELECT raise_alarm('r1', NULL, %s, NULL, 'sos', %s, %s::smallint, now(), false,"
+                b" %s, '{}', 'test')",
+                [home.place, happening.class_, happening.priority, happening.count],
+            )
+        case Recovery():
+            home.db.execute(b"SELECT recover_alarm('r1', 'sos', 'test')")
+        case Deed(action):
+            act = Act(
+                action, happening.user, "b", "station", None, happening.outcome, happening.until
+            )
+            with suppress(WrongState):
+                done(
+                    stored_alarms.act(Inside(home.db), EVERYTHING, number, TRANSITIONS[action], act)
+                )
+        case Passing("owner_lost"):
+            home.db.execute(b"UPDATE users SET disabled_at = now() WHERE id = %s", [owner])
+            home.db.execute(b"SELECT rescue_alarms()")
+        case Passing(what):
+            # The plan holds for the timer, so that only the alarm's own state can refuse it.
+            home.db.execute(
+                b"SELECT escalate(jsonb_build_array(jsonb_build_object('does', %s::text,"
+                b" 'alarm_id', alarm_id, 'round', round, 'step', next_step, 'due_at', due_at,"
+                b" 'lease_until', lease_until, 'deliveries', '[]'::jsonb, 'lines',"
+                b" jsonb_build_array(jsonb_build_object('change', %s::text, 'note', '')))))"
+                b" FROM escalations",
+                [what, what],
+            )
+        case _:
+            assert_never(happening)
 
 
 @pytest.mark.timeout(max(180, TRIGGERS // 50))
