@@ -10,7 +10,7 @@ of order in between.
 import asyncio
 import contextlib
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import thread_time
@@ -23,7 +23,7 @@ from anxin.db.alarms import Notice, Receipt, advance, keep_receipts, notices, ol
 from anxin.db.pool import Connection, Database, connect, doorbell
 from anxin.db.residents import resident_ids, signs, stirred
 from anxin.db.scope import EVERYTHING, Scope
-from anxin.db.sessions import authorities
+from anxin.db.sessions import Authority, authorities
 from anxin.errors import DatabaseUnavailable
 from anxin.logs import log
 from api.alarm_view import View, seen_alarm, view_of
@@ -80,11 +80,21 @@ class Hub:
     """Everything between the timeline and the open streams of this process."""
 
     def __init__(
-        self, database: Database, metrics: Metrics, *, queue: int = QUEUE, tail: int = TAIL
+        self,
+        database: Database,
+        metrics: Metrics,
+        showed: Callable[[Authority, int], None],
+        *,
+        queue: int = QUEUE,
+        tail: int = TAIL,
     ) -> None:
-        """Prepare; `queue` bounds each viewer's alarm frames, `tail` the changes kept in memory."""
+        """Prepare; `queue` bounds each viewer's alarm frames, `tail` the changes kept in memory.
+
+        `showed` is told of each resident whom a user is shown; not of every repeat.
+        """
         self._database = database
         self._metrics = metrics
+        self._showed = showed
         self._queue = queue
         self._most_kept = tail
         self._position: int | None = None
@@ -175,6 +185,7 @@ class Hub:
             )
             for notice in rows:
                 viewer.position = notice.cursor
+                self._note(viewer, notice.resident_id)
                 yield alarm_frame(notice, view_of(viewer.user, notice.resident_id))
             if len(rows) < PAGE:
                 viewer.position = max(viewer.position, upto)
@@ -264,6 +275,7 @@ class Hub:
             line = _Line(notice)
             for whom, view in self._seats.audience(notice.path, notice.resident_id, "alarms.read"):
                 told[whom].append(line.frame(view))
+                self._note(whom, notice.resident_id)
             self._tail.append(line)
             if len(self._tail) > self._most_kept:
                 self._floor = self._tail.popleft().notice.cursor
@@ -281,6 +293,13 @@ class Hub:
         resident_id = line.notice.resident_id
         if _consents(viewer, "alarms.read", resident_id):
             viewer.offer_alarms([line.frame(view_of(viewer.user, resident_id))])
+            self._note(viewer, resident_id)
+
+    def _note(self, whom: Row | Viewer, resident_id: int | None) -> None:
+        """Say who is shown whom. A row says it once, as nearly always nothing is new."""
+        if resident_id is not None:
+            for viewer in whom.newly_shown(resident_id) if isinstance(whom, Row) else (whom,):
+                self._showed(viewer.user, resident_id)
 
     def _start_over(self, last: int) -> None:
         """Begin anew on a database whose stream is shorter than what was read: it was restored."""
@@ -418,6 +437,7 @@ class Hub:
                             {"type": "status", "resident_id": str(one.id), **seen}
                         )
                     told[whom][one.id] = frames[view]
+                    self._note(whom, one.id)
             for whom, statuses in told.items():
                 whom.offer_statuses(statuses)
 
@@ -426,6 +446,7 @@ class Hub:
             await asyncio.sleep(PING_EVERY_S)
             for row in self._seats.rows():
                 row.ping()
+                row.forget_shown()
             for viewer in self._viewers:
                 if not self._seats.in_row(viewer):
                     viewer.ping()

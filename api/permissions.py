@@ -42,6 +42,7 @@ CONSENT: Final[dict[Right, FamilyScope]] = {
     "vitals.read": "vitals",
     "events.read": "events",
     "alarms.read": "alarms",
+    "access.read": "status",
 }
 """The side of a resident that a family user needs consent for, by right."""
 

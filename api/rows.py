@@ -28,6 +28,7 @@ class Row:
         self._behind: set[Viewer] = set()
         self._descriptors = array("i")
         self._stale = False
+        self._shown: set[int] = set()
 
     def __bool__(self) -> bool:
         """Tell whether anybody is here."""
@@ -35,6 +36,7 @@ class Row:
 
     def add(self, viewer: Viewer) -> None:
         """Take a viewer in; it says by itself when it falls behind or has caught up."""
+        self._shown.clear()
         self._behind.add(viewer)
         viewer.on_change = self._place
         self._place(viewer)
@@ -45,6 +47,17 @@ class Row:
         self._behind.discard(viewer)
         if self._abreast.pop(viewer, None) is not None:
             self._stale = True
+
+    def newly_shown(self, resident_id: int) -> Sequence[Viewer]:
+        """Return everybody here, or nobody if somebody was shown to them lately."""
+        if resident_id in self._shown:
+            return ()
+        self._shown.add(resident_id)
+        return (*self._abreast, *self._behind)
+
+    def forget_shown(self) -> None:
+        """Tell anew who is shown from now on."""
+        self._shown.clear()
 
     def offer_alarms(self, frames: Sequence[bytes]) -> None:
         """Send alarm frames to everybody, in this order."""

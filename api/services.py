@@ -12,6 +12,7 @@ from anxin.db.pool import Database
 from anxin.db.sessions import hash_token
 from api.live import Hub
 from api.metrics import Metrics
+from api.recording import Recorder
 
 COOKIE: Final = "anxin_session"
 
@@ -26,6 +27,7 @@ class Services:
     door: Database
     """For what comes before a session is known, and for what the stream serves to many."""
     hub: Hub
+    recorder: Recorder
     metrics: Metrics
     # Argon2 takes 64 MiB and a core: more than a few at once would starve everything else.
     hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))

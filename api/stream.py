@@ -19,6 +19,7 @@ from anxin.logs import log
 from api.answers import answer
 from api.auth import Current
 from api.live import Hub
+from api.recording import NotRecorded, stream_entry
 from api.services import Services, Shared, services
 from api.viewer import (
     CloseCode,
@@ -84,6 +85,10 @@ async def _serve(socket: WebSocket, shared: Services) -> None:
         raise Ended(CloseCode.MALFORMED) from None
     user = await _user_of(hello.ticket, shared)
     hub = shared.hub
+    try:
+        await shared.recorder.record(stream_entry(user))
+    except NotRecorded:
+        raise Ended(CloseCode.TRY_AGAIN) from None
     viewer = Viewer(wire_of(socket), user, capacity=hub.capacity)
     with hub.watching(viewer):
         start, resync = await hub.begin(hello.cursor)

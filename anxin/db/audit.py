@@ -1,0 +1,305 @@
+"""The audit: entries noted, chained, verified, forgotten when they are old, and read."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from psycopg.rows import DictRow
+
+from anxin.audit import START, Checkpoint, Entry, Head, Link, Sealed, Signer, chain
+from anxin.db.migrate import connect
+from anxin.db.pool import Connection, Database, as_role, blocks
+from anxin.db.scope import Scope
+from anxin.errors import AnxinError
+
+AT_ONCE = 2000
+SHORTEST = timedelta(days=180)
+"""The database lets nothing younger go, whatever the setting says."""
+
+READER = "anxin_worker"
+"""Who reads the whole chain; an owner would be shown no row of it, and verify nothing."""
+_SQL = blocks("audit")
+
+
+class ChainBroken(AnxinError):
+    """The audit's chain does not end as it was left. Run `anxin audit verify`; nothing is added."""
+
+
+class Noted(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody did or was shown, as it is handed in; the database adds number and time."""
+
+    user_id: int | None = None
+    role: str | None = None
+    path: str | None = None
+    action: str
+    object: str
+    object_id: str | None = None
+    residents: tuple[int, ...] = ()
+    fields: tuple[str, ...] = ()
+    status: int | None = None
+    channel: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One entry as an administrator reads it; `place` is None until it is chained."""
+
+    id: str
+    at: datetime
+    user_id: str | None
+    username: str | None
+    role: str | None
+    action: str
+    object: str
+    object_id: str | None
+    residents: list[str]
+    fields: list[str]
+    status: int | None
+    channel: str | None
+    address: str | None
+    place: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLine:
+    """One entry about a resident: who, in what role, of what place, did or saw what."""
+
+    id: int
+    at: datetime
+    name: str | None
+    role: str | None
+    place: str | None
+    self: bool
+    action: str
+    object: str
+    fields: list[str]
+    channel: str | None
+
+
+async def note(database: Database, entries: Sequence[Noted]) -> None:
+    """Write entries, all or none; raise DatabaseUnavailable."""
+    await database.fetch_one(_SQL["note"], {"entries": msgspec.json.encode(entries).decode()})
+
+
+class Chainer:
+    """Chains what was committed; of several workers one at a time, each knows where it left off."""
+
+    def __init__(self, signer: Signer, known: Sealed | None) -> None:
+        """`known` is the last head that was kept outside the database."""
+        self._signer = signer
+        self._known = known
+
+    async def chain(self, database: Database) -> Sealed | None:
+        """Chain what waits; return the head, or None when another worker is at it.
+
+        Raise ChainBroken when the chain is not as it was left: going on would cover that up.
+        """
+        while True:
+            async with database.transaction() as connection:
+                row = await _one(connection, "one_chainer")
+                if not row or not row["mine"]:
+                    return None
+                head, seal = await self._head(connection)
+                waiting = await _all(connection, "waiting", {"limit": AT_ONCE})
+                links = chain(head, [_entry(one) for one in waiting], self._signer)
+                if links:
+                    await connection.execute(
+                        _SQL["chain"],
+                        {
+                            "ids": [link.entry.id for link in links],
+                            "places": [link.place for link in links],
+                            "hashes": [link.hash for link in links],
+                            "seal": links[-1].seal,
+                        },
+                    )
+                    head, seal = Head(links[-1].place, links[-1].hash), links[-1].seal
+                at = (await _one(connection, "clock"))["now"]
+            if seal is not None:
+                self._known = Sealed(at, head.place, head.hash, seal)
+            if len(waiting) < AT_ONCE:
+                return None if seal is None else self._known
+
+    async def forget(self, database: Database, *, days: int) -> int:
+        """Remove entries older than so many days, at least 180, and leave a sealed checkpoint."""
+        async with database.transaction() as connection:
+            row = await _one(connection, "one_chainer")
+            if not row or not row["mine"]:
+                return 0
+            await self._head(connection)
+            now = (await _one(connection, "clock"))["now"]
+            until = now - max(timedelta(days=days), SHORTEST)
+            found = await _all(connection, "oldest_head_until", {"until": until})
+            if not found:
+                return 0
+            one = self._signer.seal_removal(Head(found[0]["place"], found[0]["hash"]), until)
+            removed = await _one(
+                connection, "forget", {"place": one.place, "until": until, "seal": one.seal}
+            )
+            return int(removed["removed"])
+
+    async def _head(self, connection: Connection) -> tuple[Head, bytes | None]:
+        """Return where the chain ends and its seal, having made sure that it is ours."""
+        found = await _all(connection, "head", {})
+        if found:
+            row = found[0]
+            head = Head(row["place"], bytes(row["hash"]))
+            seal = row["seal"] and bytes(row["seal"])
+            if seal is None or not self._signer.keys.vouch_for(head, seal):
+                raise ChainBroken
+        else:
+            checkpoint = await _all(connection, "checkpoint", {})
+            seal, head = None, START
+            if checkpoint:
+                one = _checkpoint(checkpoint[0])
+                if not self._signer.keys.vouch_for_removal(one):
+                    raise ChainBroken
+                head = one.head
+        known = self._known
+        if known is not None and known.head != head:
+            there = await _all(connection, "at_place", {"place": known.place})
+            gone = known.place > head.place or (there and bytes(there[0]["hash"]) != known.hash)
+            if gone:
+                raise ChainBroken
+        return head, seal
+
+
+def stored_checkpoint(dsn: str) -> Checkpoint | None:
+    """Return the newest checkpoint, if anything was ever removed."""
+    with closing(connect(as_role(dsn, READER))) as connection:
+        row = connection.execute(_SQL["checkpoint"]).fetchone()
+    if row is None:
+        return None
+    place, hash_, until, seal = row
+    return msgspec.convert(
+        {"place": place, "hash": hash_, "until": until, "seal": seal}, Checkpoint
+    )
+
+
+def stored_counts(dsn: str) -> tuple[int, int, datetime | None]:
+    """Return how many entries are chained, how many wait since over five minutes, the newest."""
+    with closing(connect(as_role(dsn, READER))) as connection:
+        row = connection.execute(_SQL["counts"]).fetchone()
+    assert row is not None  # noqa: S101  a query without FROM has one row
+    links, stuck, newest = row
+    return msgspec.convert((links, stuck, newest), tuple[int, int, datetime | None])
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of the chain: what it follows, and its last place."""
+
+    after: Head
+    last: int
+
+
+def stored_span(dsn: str, *, from_: datetime | None, to: datetime | None) -> Span:
+    """Return the part of the chain that holds the entries of a time."""
+    with closing(connect(as_role(dsn, READER))) as connection:
+        row = connection.execute(_SQL["span"], {"from": from_, "to": to}).fetchone()
+    assert row is not None  # noqa: S101  it has one row
+    after, hash_, last = msgspec.convert(row, tuple[int, bytes | None, int | None])
+    head = START if hash_ is None else Head(after, hash_)
+    return Span(head, head.place if last is None else last)
+
+
+def stored_links(dsn: str, *, after: int = 0, upto: int | None = None) -> Iterator[Link]:
+    """Yield the chain in order, some thousand links in memory at a time."""
+    with closing(connect(as_role(dsn, READER))) as connection:
+        while True:
+            cursor = connection.execute(
+                _SQL["links"], {"after": after, "upto": upto, "limit": AT_ONCE}
+            )
+            rows = cursor.fetchall()
+            for row in rows:
+                place, hash_, seal, *content = row
+                entry = msgspec.convert(
+                    dict(zip(Entry.__struct_fields__, content, strict=True)), Entry
+                )
+                yield msgspec.convert(
+                    {"place": place, "entry": entry, "hash": hash_, "seal": seal}, Link
+                )
+            if len(rows) < AT_ONCE:
+                return
+            after = msgspec.convert(rows[-1][0], int)
+
+
+async def entries(
+    database: Database,
+    scope: Scope,
+    *,
+    user_id: int | None,
+    resident_id: int | None,
+    action: str | None,
+    object_: str | None,
+    begins: datetime | None,
+    ends: datetime | None,
+    before: int | None,
+    limit: int,
+) -> list[LogLine]:
+    """Return entries by who works under the scope, newest first."""
+    rows = await database.fetch(
+        _SQL["log"],
+        {
+            **scope.parameters(),
+            "user_id": user_id,
+            "resident_id": resident_id,
+            "action": action,
+            "object": object_,
+            "from": begins,
+            "to": ends,
+            "before": before,
+            "limit": limit,
+        },
+    )
+    for row in rows:
+        row["id"] = str(row["id"])
+        row["user_id"] = None if row["user_id"] is None else str(row["user_id"])
+        row["residents"] = [str(one) for one in row["residents"]]
+    return [LogLine(**row) for row in rows]
+
+
+async def access_to(
+    database: Database,
+    resident_id: int,
+    *,
+    begins: datetime,
+    ends: datetime,
+    before: int | None,
+    limit: int,
+) -> list[AccessLine]:
+    """Return who did or saw what of a resident, newest first; the database asks who may know."""
+    rows = await database.fetch(
+        _SQL["access"],
+        {
+            "resident_id": resident_id,
+            "from": begins,
+            "to": ends,
+            "before": before,
+            "limit": limit,
+        },
+    )
+    return [AccessLine(**row) for row in rows]
+
+
+def _entry(row: DictRow) -> Entry:
+    return Entry(**row | {"residents": tuple(row["residents"]), "fields": tuple(row["fields"])})
+
+
+def _checkpoint(row: DictRow) -> Checkpoint:
+    return Checkpoint(row["place"], bytes(row["hash"]), row["until"], bytes(row["seal"]))
+
+
+async def _all(connection: Connection, name: str, parameters: dict[str, Any]) -> list[DictRow]:
+    return await (await connection.execute(_SQL[name], parameters)).fetchall()
+
+
+async def _one(
+    connection: Connection, name: str, parameters: dict[str, Any] | None = None
+) -> DictRow:
+    row = await (await connection.execute(_SQL[name], parameters)).fetchone()
+    assert row is not None  # noqa: S101  these queries have one row each
+    return row
