@@ -74,6 +74,7 @@ KINDS: Final[dict[str, Kind]] = {
     "/residents/{resident_id}/family": Kind("family"),
     "/residents/{resident_id}/family/{user_id}": Kind("family"),
     "/residents/{resident_id}/access": Kind("access"),
+    "/residents/{resident_id}/export": Kind("export"),
     "/residents/{resident_id}/identity": Kind("identity"),
     "/residents/{resident_id}/identity/reveal": Kind("identity", said=True),
     "/residents/{resident_id}/relatives": Kind("relative"),
