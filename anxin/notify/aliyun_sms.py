@@ -82,7 +82,8 @@ class AliyunSms:
             raise DeliveryError("Aliyun's answer cannot be read.", permanent=False)
         if answer["Code"] != "OK":
             raise _refused(str(answer["Code"]))
-        return Sent(answer.get("BizId"))
+        given = answer.get("BizId")
+        return Sent(given if isinstance(given, str) else None)
 
 
 def sign(

@@ -122,16 +122,21 @@ def sign(
 
 
 def _read(answer: Any) -> Sent:  # noqa: ANN401  # any JSON
-    response = answer.get("Response") if isinstance(answer, dict) else None
-    if not isinstance(response, dict):
-        raise DeliveryError("Tencent's answer cannot be read.", permanent=False)
+    response = _object(_object(answer).get("Response"))
     if error := response.get("Error"):
-        raise _refused(str(error.get("Code")))
-    statuses = response.get("SendStatusSet") or [{}]
-    code = str(statuses[0].get("Code"))
-    if code != "Ok":
-        raise _refused(code)
-    return Sent(statuses[0].get("SerialNo"))
+        raise _refused(str(_object(error).get("Code")))
+    statuses = response.get("SendStatusSet")
+    status = _object(statuses[0] if isinstance(statuses, list) and statuses else None)
+    if status.get("Code") != "Ok":
+        raise _refused(str(status.get("Code")))
+    number = status.get("SerialNo")
+    return Sent(number if isinstance(number, str) else None)
+
+
+def _object(part: object) -> dict[str, Any]:
+    if not isinstance(part, dict):
+        raise DeliveryError("Tencent's answer cannot be read.", permanent=False)
+    return part
 
 
 def _refused(code: str) -> DeliveryError:

@@ -160,7 +160,7 @@ def _judged(response: httpx.Response, coded: bool) -> Any:  # noqa: ANN401  # an
 
 def _rest(text: str) -> float | None:
     """Return the seconds that a Retry-After header asks for, at most ten minutes."""
-    if text.strip().isdigit():
+    if text.strip().isdecimal():
         return min(float(text), _LONGEST_REST_S)
     try:
         until = email.utils.parsedate_to_datetime(text)

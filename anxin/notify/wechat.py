@@ -92,23 +92,23 @@ class Wechat:
                 }
                 url = f"{self._endpoint}/cgi-bin/stable_token"
                 answer = _object(await self._web.post(url, msgspec.json.encode(ask), coded=True))
-                if "access_token" not in answer:
+                token, lives = answer.get("access_token"), answer.get("expires_in", 7200)
+                if not isinstance(token, str) or not isinstance(lives, int):
                     raise _refused(answer)
-                self._token = answer["access_token"]
-                lives = float(answer.get("expires_in", 7200))
+                self._token = token
                 self._token_until = time.monotonic() + lives - _RENEW_BEFORE_SECONDS
             return self._token
 
 
 def _object(answer: object) -> dict[str, Any]:
-    if not isinstance(answer, dict):
+    if not isinstance(answer, dict) or not isinstance(answer.get("errcode", 0), int):
         raise DeliveryError("WeChat's answer cannot be read.", permanent=False)
     return answer
 
 
 def _refused(answer: dict[str, Any]) -> DeliveryError:
-    code = answer.get("errcode")
-    rest = _REST_SECONDS.get(code) if isinstance(code, int) else 1.0
+    code: int | None = answer.get("errcode")
+    rest = 1.0 if code is None else _REST_SECONDS.get(code)
     return DeliveryError(
         f"WeChat refused it (errcode {code}).", permanent=rest is None, retry_after_seconds=rest
     )
