@@ -17,6 +17,7 @@ from api import (
     contacts,
     devices,
     erasures,
+    export,
     health,
     ladders,
     pages,
@@ -82,7 +83,7 @@ def create_app(
     base = APIRouter(prefix=BASE)
     for module in (
         auth, places, residents, people, vitals, users, devices, alarms, quarantine, stream, stations,
-        channels, consents, contacts, erasures, reports, roster, ladders, audit,
+        channels, consents, contacts, erasures, export, reports, roster, ladders, audit,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)

@@ -428,8 +428,9 @@ SET search_path = public, pg_temp AS $$
 DECLARE a record;
 BEGIN
     SELECT s.device_key, s.resident_id, s.during INTO a FROM assignments s WHERE s.id = assignment;
+    -- Not simply nothing: an export without the readings would pass for a whole one.
     IF NOT FOUND OR NOT acting_may('export') OR NOT sees_resident(a.resident_id, 'vitals') THEN
-        RETURN;
+        RAISE EXCEPTION 'This may not be exported.' USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN QUERY
         SELECT t.* FROM telemetry t
