@@ -86,6 +86,7 @@ def snapshot(dsn: str) -> Iterator[Snapshot]:
     with connect(dsn) as connection:
         try:
             connection.execute(_SQL["patience"])
+            connection.execute(_SQL["no_other_partitions"])
             with connection.transaction():
                 connection.execute(_SQL["one_moment"])
                 yield Snapshot(connection)

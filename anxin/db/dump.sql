@@ -9,6 +9,11 @@ SELECT set_config('statement_timeout', '0', false),
        set_config('extra_float_digits', '1', false),
        set_config('search_path', 'pg_catalog', false)
 
+-- name: no_other_partitions
+-- As long as this connection lives, the worker makes and drops no partition: it would wait for us,
+-- and every writer behind it (anxin/db/upkeep.sql).
+SELECT pg_advisory_lock_shared(4155024)
+
 -- name: one_moment
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 

@@ -45,9 +45,17 @@ async def roll_up_timescale(dsn: str, settled: datetime, *, most: int) -> int:
 
 
 async def keep_partitions(db: Database, *, retention_days: int) -> int:
-    """Make partitions ahead of time and drop what is too old; return how many were dropped."""
-    await db.execute(_SQL["add_partitions"])
-    row = await db.fetch_one(_SQL["drop_partitions"], {"days": retention_days})
+    """Make partitions ahead of time and drop what is too old; return how many were dropped.
+
+    While a backup reads, it is left for the next time.
+    """
+    async with db.transaction() as connection:
+        may = await (await connection.execute(_SQL["partitions_may_change"])).fetchone()
+        if not may or not may["free"]:
+            return 0
+        await connection.execute(_SQL["add_partitions"])
+        dropped = await connection.execute(_SQL["drop_partitions"], {"days": retention_days})
+        row = await dropped.fetchone()
     return int(row["dropped"]) if row else 0
 
 

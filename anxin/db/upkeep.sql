@@ -1,6 +1,11 @@
 -- name: roll_up
 SELECT roll_up(now() - %(settle)s * interval '1 second', %(most)s) AS rolled
 
+-- name: partitions_may_change
+-- Not while a backup reads (anxin/db/dump.sql holds this lock): a change would wait for it, and every
+-- writer behind the change. There are partitions for the next two weeks.
+SELECT pg_try_advisory_xact_lock(4155024) AS free
+
 -- name: add_partitions
 SELECT add_partition(now() + n * interval '7 days') FROM generate_series(0, 2) AS n
 

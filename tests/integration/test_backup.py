@@ -17,9 +17,10 @@ from psycopg import sql
 
 from anxin import archive
 from anxin.backup import DATABASE, back_up, checked, put_back, verify
-from anxin.db import dump
+from anxin.db import dump, upkeep
 from anxin.db import migrate as migrations
 from anxin.db.migrate import migrate
+from anxin.db.pool import Database
 from anxin.embedded import EmbeddedPostgres, binaries_directory
 from anxin.errors import AnxinError
 from anxin.restore import restore_database, restore_directory
@@ -201,6 +202,19 @@ def test_ingest_does_not_wait_for_a_backup(dsn: str) -> None:
         with psycopg.connect(dsn, options="-c lock_timeout=100ms") as connection:
             connection.execute("DELETE FROM telemetry")
             connection.execute("UPDATE alarms SET count = count + 1")
+
+
+async def test_partitions_wait_for_a_backup_and_writers_do_not(dsn: str) -> None:
+    filled(dsn)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT add_partition('2020-01-01')")
+        async with Database(dsn, role="anxin_worker") as db:
+            with dump.snapshot(dsn) as moment:
+                moment.content(("public", "telemetry"))
+                assert await upkeep.keep_partitions(db, retention_days=730) == 0
+                connection.execute("SET lock_timeout = '100ms'")
+                connection.execute("DELETE FROM telemetry")
+            assert await upkeep.keep_partitions(db, retention_days=730) == 1
 
 
 def test_a_backup_of_a_newer_schema_is_refused_with_words(
