@@ -128,11 +128,11 @@ WITH there AS (
 SELECT id FROM there UNION ALL SELECT id FROM made
 
 -- name: self_test_device
+-- Not by way of `excluded`: the worker may write a secret and never read one.
 INSERT INTO devices (id, kind, name, place_id, salt, secret_hash)
 VALUES (%(id)s, 'other', %(name)s, %(bed_id)s, %(salt)s, %(secret_hash)s)
 ON CONFLICT (id) DO UPDATE SET
-    place_id = excluded.place_id, salt = excluded.salt, secret_hash = excluded.secret_hash,
-    revoked_at = NULL
+    place_id = %(bed_id)s, salt = %(salt)s, secret_hash = %(secret_hash)s, revoked_at = NULL
 
 -- name: self_test_alarm
 -- Seen counts when a station on duty at this place has shown it.

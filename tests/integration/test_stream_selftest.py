@@ -182,10 +182,8 @@ async def test_what_a_killed_worker_left_of_its_self_test_is_cleared_and_begun_a
         await worker.wait()
         runs = "SELECT failed, finished_at IS NULL AS runs FROM self_tests ORDER BY id"
 
-        async def taken_over() -> int | None:
-            return await tests.tick()
-
-        await eventually(taken_over, 5, "another worker has taken over")
+        run: int = await eventually(tests.tick, 5, "another worker has taken over")
+        assert run == 1
         assert house.rows(runs) == [
             {"failed": "interrupted", "runs": False},
             {"failed": "not_acknowledged", "runs": False},
