@@ -623,6 +623,8 @@ async def test_a_database_frozen_again_and_again_holds_up_no_acknowledgement_for
         ward.close()
         async with serving(server.dsn, data_dir / "spool", 256) as sender:
             load = Load(sender)
+            for number in range(20):
+                await sender.service.find(f"mat-{number}")
             async with asyncio.TaskGroup() as tasks:
                 flowing = tasks.create_task(load.flow())
                 for number in range(FREEZES):
@@ -667,10 +669,9 @@ class Load:
         """Report about 1,000 times a second, until cancelled."""
         while True:
             for number in range(20):
+                reading = {"ts": self._start + self.readings, "hr": 70}
+                await self._send(f"mat-{number}", Kind.TELEMETRY, reading)
                 self.readings += 1
-                await self._send(
-                    f"mat-{number}", Kind.TELEMETRY, {"ts": self._start + self.readings, "hr": 70}
-                )
             await asyncio.sleep(0.02)
 
     async def press(self, number: int) -> None:
@@ -684,8 +685,8 @@ class Load:
         await self._send(f"button-{number}", Kind.EVENT, {"id": "1", "type": "sos"})
 
     async def _send(self, device_id: str, kind: Kind, payload: dict[str, Any]) -> None:
-        self.sent += 1
         done = await self._sender.submit(device_id, kind, payload)
+        self.sent += 1
         done.add_done_callback(self._count)
 
     def _count(self, _: asyncio.Future[None]) -> None:
