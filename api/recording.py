@@ -21,7 +21,7 @@ from typing import Final, Generic, Literal, Self, TypeVar
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anxin.db.audit import Noted, note
+from anxin.db.audit import Noted, Scribe
 from anxin.db.pool import Database
 from anxin.db.sessions import Authority
 from anxin.errors import AnxinError, DatabaseUnavailable
@@ -100,6 +100,9 @@ KINDS: Final[dict[str, Kind]] = {
     "/devices/{device_id}/secret": Kind("device"),
     "/devices/{device_id}/assignment": Kind("assignment", "resident_id"),
     "/devices/{device_id}/commands": Kind("command"),
+    "/enrolments": Kind("enrolment", "resident_id"),
+    "/enrolments/{enrolment_id}": Kind("enrolment"),
+    "/enrol": Kind("enrolment", said=True),
     "/quarantine": Kind("quarantine"),
     "/quarantine/{rejected_id}": Kind("quarantine"),
     "/users": Kind("user"),
@@ -139,7 +142,7 @@ class Recorder:
 
     def __init__(self, database: Database) -> None:
         """Prepare; the database handle is that of nobody in particular."""
-        self._database = database
+        self._scribe = Scribe(database)
         self._told: _Window[dict[int, asyncio.Future[bool]]] = _Window(REPEAT_S, dict)
         self._shown: _Window[set[int]] = _Window(STREAM_REPEAT_S, set)
         self._waiting: list[_Waiting] = []
@@ -165,6 +168,7 @@ class Recorder:
                 await self._task
         with contextlib.suppress(DatabaseUnavailable):
             await self._write_streamed()
+        await self._scribe.close()
 
     async def record(self, noted: Noted) -> None:
         """Return once this is committed, now or within the same minute; raise NotRecorded."""
@@ -209,7 +213,7 @@ class Recorder:
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             written = False
             try:
-                await note(self._database, [one.noted for one in batch])
+                await self._scribe.write([one.noted for one in batch])
                 written = True
             except DatabaseUnavailable:
                 _log.warning("audit_waits_for_database", entries=len(batch))
@@ -226,7 +230,7 @@ class Recorder:
         ]
         try:
             if entries:
-                await note(self._database, entries)
+                await self._scribe.write(entries)
         except DatabaseUnavailable:
             for user_id, (user, residents) in streamed.items():
                 self._streamed.setdefault(user_id, (user, []))[1].extend(residents)
@@ -304,12 +308,16 @@ def entry_of(scope: Scope, status: int, body: bytes) -> Noted | None:
     )
     if not told or path in UNRECORDED:
         return None
-    parameters = scope.get("path_params", {})
-    if "resident_id" in parameters:
-        residents: tuple[int, ...] = (int(parameters["resident_id"]),)
-    else:
-        residents = _shown(kind, body) if done else ()
-    own_id = [value for name, value in parameters.items() if name != "resident_id"]
+    parameters = dict(scope.get("path_params", {}))
+    resident_id = parameters.pop("resident_id", None)
+    residents: tuple[int, ...] = ()
+    if resident_id is not None:
+        residents = (int(resident_id),)
+    elif done and kind.whom:
+        residents = _shown(kind, body)
+    object_id = next(reversed(parameters.values()), None)
+    if object_id is None and done and kind.said and body.startswith(b"{"):
+        object_id = _answer.decode(body).id
     client = scope.get("client")
     return Noted(
         user_id=user.user_id if user else state.get("user_id"),
@@ -317,11 +325,11 @@ def entry_of(scope: Scope, status: int, body: bytes) -> Noted | None:
         path=user.path if user else None,
         action="read" if reading else _action(path, scope["method"]),
         object=kind.object,
-        object_id=str(own_id[-1]) if own_id else None,
+        object_id=None if object_id is None else str(object_id),
         residents=residents,
         status=status,
         channel=state.get("channel"),
-        address=client[0] if client and kind.object == "session" else None,
+        address=client[0] if client and (user is None or kind.object == "session") else None,
     )
 
 
@@ -341,7 +349,7 @@ _answer = msgspec.json.Decoder(_Answer)
 
 def _shown(kind: Kind, body: bytes) -> tuple[int, ...]:
     """Return the residents whom an answer names."""
-    if not kind.whom or not body.startswith(b"{"):
+    if not body.startswith(b"{"):
         return ()
     answer = _answer.decode(body)
     named = [getattr(one, kind.whom) for one in (answer, *answer.items)]

@@ -11,14 +11,25 @@ from psycopg.rows import DictRow
 
 from anxin.audit import START, Checkpoint, Entry, Head, Link, Sealed, Signer, chain
 from anxin.db.migrate import connect
-from anxin.db.pool import Connection, Database, as_role, blocks
+from anxin.db.pool import (
+    STALLED_SECONDS,
+    Connection,
+    Database,
+    as_role,
+    blocks,
+    broken_off,
+    translated,
+)
+from anxin.db.pool import connect as connect_async
 from anxin.db.scope import Scope
-from anxin.errors import AnxinError
+from anxin.errors import AnxinError, DatabaseUnavailable
 
 AT_ONCE = 2000
 SHORTEST = timedelta(days=180)
 """The database lets nothing younger go, whatever the setting says."""
 
+SEEING = frozenset({"read", "show"})
+"""Actions that change nothing."""
 READER = "anxin_worker"
 """Who reads the whole chain; an owner would be shown no row of it, and verify nothing."""
 _SQL = blocks("audit")
@@ -83,6 +94,45 @@ class AccessLine:
 async def note(database: Database, entries: Sequence[Noted]) -> None:
     """Write entries, all or none; raise DatabaseUnavailable."""
     await database.fetch_one(_SQL["note"], {"entries": msgspec.json.encode(entries).decode()})
+
+
+class Scribe:
+    """A connection kept for writing entries, one way there and back each time; for one task."""
+
+    def __init__(self, database: Database) -> None:
+        """Write as the role of this handle; nothing connects yet."""
+        self._dsn = database.dsn
+        self._connection: Connection | None = None
+
+    async def write(self, entries: Sequence[Noted]) -> None:
+        """Commit entries, all or none; raise DatabaseUnavailable."""
+        name = "note_seen" if all(one.action in SEEING for one in entries) else "note"
+        query = _SQL[name], {"entries": msgspec.json.encode(entries).decode()}
+        if self._connection is not None:
+            try:
+                await self._execute(*query)
+            except DatabaseUnavailable:
+                # It may only be that the server was restarted since. If it was written all the
+                # same, it is told twice: better than not at all.
+                await self.close()
+            else:
+                return
+        self._connection = await connect_async(
+            self._dsn, autocommit=True, application="anxin audit"
+        )
+        await self._execute(*query)
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+    async def _execute(self, query: bytes, parameters: dict[str, str]) -> None:
+        assert self._connection is not None  # noqa: S101  just connected
+        async with translated():
+            with broken_off(self._connection, STALLED_SECONDS):
+                await self._connection.execute(query, parameters)
 
 
 class Chainer:

@@ -1,6 +1,11 @@
 -- name: note
 SELECT note_audit(%(entries)s)
 
+-- name: note_seen
+-- Committed for whoever asks, and on the disk within the next moments: a reader does not wait for
+-- the disk. Only a crash of the server itself could take the last of these with it.
+SELECT set_config('synchronous_commit', 'off', true), note_audit(%(entries)s)
+
 -- name: one_chainer
 SELECT pg_try_advisory_xact_lock(4155024) AS mine
 
