@@ -34,6 +34,8 @@ from models.stations import watch_stations
 
 DELIVER_SECONDS: Final = 0.5
 ESCALATE_SECONDS: Final = 1.0
+STALLED_SECONDS: Final = 8.0
+"""After so long an urgent duty gives a question to the database up and asks anew."""
 AUDIT_SECONDS: Final = 1.0
 WATCHDOG_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 5.0
@@ -77,12 +79,26 @@ async def serve(settings: Settings) -> None:
         db = await stack.enter_async_context(
             Database(settings.database, size=4, application="anxin worker")
         )
-        # A connection of its own: an alarm waits neither for a rollup nor, once the database is
-        # back, for a request that outlasts the pool's attempts to connect.
+        # Connections of their own: neither a step of a ladder nor a notice waits for a rollup or,
+        # once the database is back, for a request that outlasts the pool's attempts to connect.
         urgent = await stack.enter_async_context(
-            Database(settings.database, size=1, application="anxin worker", patience_seconds=1.5)
+            Database(
+                settings.database,
+                size=1,
+                application="anxin worker",
+                patience_seconds=1.5,
+                stalled_seconds=STALLED_SECONDS,
+            )
         )
-        worker = Worker(db, settings, urgent)
+        telling = await stack.enter_async_context(
+            Database(
+                settings.database,
+                size=4,
+                application="anxin worker",
+                stalled_seconds=STALLED_SECONDS,
+            )
+        )
+        worker = Worker(db, settings, urgent, telling)
         if settings.worker_metrics:
             where = Address.parse(settings.worker_metrics)
             server, _ = start_http_server(where.port, where.host, registry=worker.metrics.registry)
@@ -96,11 +112,16 @@ async def serve(settings: Settings) -> None:
                 worker.every(ESCALATE_SECONDS, "escalate", worker.escalator.sweep, bell),
                 name="escalate",
             ),
+            group.create_task(
+                worker.every(
+                    DELIVER_SECONDS, "deliver", worker.delivery.tick, worker.delivery.room
+                ),
+                name="deliver",
+            ),
         ]
         duties += [
             group.create_task(worker.every(seconds, name, duty), name=name)
             for name, seconds, duty in (
-                ("deliver", DELIVER_SECONDS, worker.delivery.tick),
                 ("audit", AUDIT_SECONDS, worker.audit.tick),
                 ("watchdog", WATCHDOG_SECONDS, worker.escalator.watch_over),
                 ("watch", WATCH_SECONDS, worker.watch),
@@ -139,15 +160,21 @@ class Metrics:
 class Worker:
     """The duties of one worker process."""
 
-    def __init__(self, db: Database, settings: Settings, urgent: Database | None = None) -> None:
-        """Work on this database; escalation uses `urgent`, a pool of its own."""
+    def __init__(
+        self,
+        db: Database,
+        settings: Settings,
+        urgent: Database | None = None,
+        telling: Database | None = None,
+    ) -> None:
+        """Work on this database; escalation uses `urgent`, delivery `telling`: their own pools."""
         self._db = db
         self._settings = settings
         self._zone = ZoneInfo(settings.timezone)
         self._timescale: bool | None = None
         self.metrics = Metrics()
         self.audit = AuditKeeper(db, settings)
-        self.delivery = Delivery(db, settings, delivery.Metrics(self.metrics.registry))
+        self.delivery = Delivery(telling or db, settings, delivery.Metrics(self.metrics.registry))
         self.escalator = Escalator(
             urgent or db, self._zone, escalate.Metrics(self.metrics.registry)
         )

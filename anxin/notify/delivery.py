@@ -86,6 +86,9 @@ class Delivery:
         self._sign: Connection | None = None
         self._hands: dict[asyncio.Task[None], Sequence[Letter]] = {}
         self._calm = asyncio.Semaphore(MOST_CALM)
+        self._more = False
+        self.room = asyncio.Event()
+        """Set when a hand is free again and more is due than could be taken: tick at once."""
 
     async def __aenter__(self) -> Self:
         """Open the channels."""
@@ -116,17 +119,21 @@ class Delivery:
         await deliveries.bridge_receipts(self._database)
         await deliveries.try_next_ways(self._database)
         taken = 0
+        self._more = False
         for urgent, most in ((True, MOST_URGENT), (False, MOST_CALM)):
             in_hand = sum(letters[0].urgent is urgent for letters in self._hands.values())
             if in_hand >= most:
+                self._more |= urgent
                 continue
+            limit = most - in_hand if urgent else MOST_GATHERED
             letters = await deliveries.claim(
                 self._database,
                 self._worker,
                 busy=[letter.id for hand in self._hands.values() for letter in hand],
                 urgent=urgent,
-                limit=most - in_hand if urgent else MOST_GATHERED,
+                limit=limit,
             )
+            self._more |= urgent and len(letters) == limit
             for together in self._shaped(letters):
                 task = asyncio.create_task(
                     self._deliver(together), name=f"deliver-{together[0].id}"
@@ -184,7 +191,11 @@ class Delivery:
     async def _deliver(self, letters: Sequence[Letter]) -> None:
         """Send one message that carries these letters, in its turn."""
         if letters[0].urgent:
-            await self._try(letters)
+            try:
+                await self._try(letters)
+            finally:
+                if self._more:
+                    self.room.set()
         else:
             async with self._calm:
                 await self._try(letters)

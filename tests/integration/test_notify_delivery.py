@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from anxin.config import Settings
 from anxin.db.pool import Database
 from anxin.notify.channel import Channel, Contact, Receipt, Sent
-from anxin.notify.delivery import MOST_ATTEMPTS, Delivery, Metrics
+from anxin.notify.delivery import MOST_ATTEMPTS, MOST_URGENT, Delivery, Metrics
 from anxin.notify.notice import Notice
 from models import escalate
 from tests import recording
@@ -135,6 +135,23 @@ async def test_what_is_due_is_sent_once_with_its_key_and_without_the_name(
     assert (sent["state"], sent["provider_id"], sent["claimed_by"]) == ("sent", "p1", None)
     assert later["state"] == "pending"
     assert house.value("SELECT last_ok_at FROM contacts") is not None
+
+
+async def test_more_than_can_be_taken_at_once_is_taken_as_soon_as_there_is_room(
+    house: House, stub: Provider, dsn: str
+) -> None:
+    contact = house.contact(stub.address)
+    for _ in range(MOST_URGENT + 3):
+        house.delivery(house.alarm(), contact)
+    async with working(dsn) as delivery:
+        assert await delivery.tick() == MOST_URGENT
+        async with asyncio.timeout(10):
+            await delivery.room.wait()
+        await delivery.idle()
+        delivery.room.clear()
+        assert await once(delivery) == 3
+        assert not delivery.room.is_set()
+    assert len(stub.heard) == MOST_URGENT + 3
 
 
 async def test_an_alarm_taken_between_claim_and_send_is_not_sent(
