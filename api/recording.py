@@ -11,6 +11,7 @@ The alarm stream does not wait: an alarm comes first. Whom it showed is recorded
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -37,6 +38,8 @@ FLUSH_S: Final = 1.0
 MOST: Final = 500
 """So many entries, or residents in one, are written at once."""
 
+_NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+_LONGEST_ID: Final = 64
 _READING: Final = frozenset({"GET", "HEAD"})
 _REFUSED: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
 # Somebody else was quicker: the answer says how the alarm stands.
@@ -312,7 +315,8 @@ def entry_of(scope: Scope, status: int, body: bytes) -> Noted | None:
     resident_id = parameters.pop("resident_id", None)
     residents: tuple[int, ...] = ()
     if resident_id is not None:
-        residents = (int(resident_id),)
+        # Who is refused is told so before the path is judged: what is no number names nobody.
+        residents = (int(resident_id),) if _NUMBER.fullmatch(resident_id) else ()
     elif done and kind.whom:
         residents = _shown(kind, body)
     object_id = next(reversed(parameters.values()), None)
@@ -325,7 +329,8 @@ def entry_of(scope: Scope, status: int, body: bytes) -> Noted | None:
         path=user.path if user else None,
         action="read" if reading else _action(path, scope["method"]),
         object=kind.object,
-        object_id=None if object_id is None else str(object_id),
+        # For the same reason it may hold what Postgres cannot.
+        object_id=None if object_id is None else str(object_id).replace("\0", "")[:_LONGEST_ID],
         residents=residents,
         status=status,
         channel=state.get("channel"),

@@ -117,6 +117,16 @@ def test_generated_requests_are_answered_as_the_document_says(
     assert good if role != "nobody" else set(good) <= OPEN
 
 
+def test_a_refusal_of_what_cannot_be_is_a_refusal_and_no_fault(dsn: str, tmp_path: Path) -> None:
+    world = settle(dsn)
+    bearer = {"Authorization": f"Bearer {world.tokens['family']}"}
+    with served(world, tmp_path) as address:
+        for part in ("x", "%00", "9" * 30, "%F3%B1%A7%95", "-1", "a" * 500):
+            for path in (f"residents/{part}/identity", f"devices/{part}", f"alarms/{part}"):
+                answer = requests.get(f"{address}/api/v1/{path}", headers=bearer, timeout=10)
+                assert 400 <= answer.status_code < 500, (path, answer.text)
+
+
 OPEN: Final = {"POST /api/v1/auth/logout"}
 """What answers well to anybody: ending a session that is not there is done already."""
 
