@@ -1,6 +1,8 @@
 """The duty that climbs the ladders: timers that came due become deliveries, and none is lost."""
 
 import asyncio
+import math
+import time
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -41,6 +43,11 @@ class Escalator:
         self._database = database
         self._zone = zone
         self._metrics = metrics
+        self._next_due = math.inf
+
+    def rest_seconds(self) -> float:
+        """Return for how long no timer comes due that the last sweep could know of."""
+        return self._next_due - time.monotonic()
 
     async def sweep(self, now: datetime | None = None) -> int:
         """Do everything that is due now and return how many timers moved."""
@@ -75,6 +82,8 @@ class Escalator:
             self._count(plans, done)
             total += len(done)
             if not done:
+                next_due = await stored.next_due_seconds(self._database)
+                self._next_due = math.inf if next_due is None else time.monotonic() + next_due
                 return total
 
     async def watch_over(self) -> int:

@@ -109,7 +109,13 @@ async def serve(settings: Settings) -> None:
         duties = [
             group.create_task(escalate.ring(settings.database, bell), name="bell"),
             group.create_task(
-                worker.every(ESCALATE_SECONDS, "escalate", worker.escalator.sweep, bell),
+                worker.every(
+                    ESCALATE_SECONDS,
+                    "escalate",
+                    worker.escalator.sweep,
+                    bell,
+                    worker.escalator.rest_seconds,
+                ),
                 name="escalate",
             ),
             group.create_task(
@@ -185,8 +191,12 @@ class Worker:
         name: str,
         duty: Callable[[], Awaitable[object]],
         bell: asyncio.Event | None = None,
+        rest: Callable[[], float] | None = None,
     ) -> None:
-        """Do a duty again and again, sooner when the bell rings; wait for a database away."""
+        """Do a duty again and again; wait for a database that is away.
+
+        Sooner when the bell rings, or when the duty says that it has less than `seconds` to rest.
+        """
         while True:
             began = time.monotonic()
             if bell is not None:
@@ -208,8 +218,11 @@ class Worker:
             if bell is None:
                 await asyncio.sleep(max(seconds - took, 0.1))
                 continue
+            pause = max(seconds - took, 0.1)
+            if rest is not None:
+                pause = min(pause, max(rest(), 0.0))
             with suppress(TimeoutError):
-                await asyncio.wait_for(bell.wait(), max(seconds - took, 0.1))
+                await asyncio.wait_for(bell.wait(), pause)
 
     async def watch(self) -> int:
         """Raise what silence tells; return how many alarms changed."""

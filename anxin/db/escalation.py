@@ -57,6 +57,12 @@ async def due(
     return found, ladders, people
 
 
+async def next_due_seconds(database: Database) -> float | None:
+    """Return in how many seconds the next timer comes due; None when none will."""
+    row = await database.fetch_one(_SQL["next_due"])
+    return row["seconds"] if row else None
+
+
 async def carry_out(database: Database, plans: Sequence[Plan]) -> frozenset[int]:
     """Carry out plans and return the alarms whose plan still held.
 

@@ -21,6 +21,12 @@ LEFT JOIN LATERAL (
 WHERE e.due_at <= %(now)s::timestamptz OR e.lease_until <= %(now)s::timestamptz
 ORDER BY a.priority DESC, coalesce(e.due_at, e.lease_until) LIMIT %(limit)s
 
+-- name: next_due
+SELECT extract(epoch FROM least(
+    (SELECT min(due_at) FROM escalations WHERE due_at > clock_timestamp()),
+    (SELECT min(lease_until) FROM escalations WHERE lease_until > clock_timestamp())
+) - clock_timestamp())::float8 AS seconds
+
 -- name: carry_out
 SELECT escalate(%(plans)s::jsonb) AS done
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -174,6 +175,21 @@ async def test_a_high_alarm_climbs_its_ladder_rung_by_rung(
     await escalator.sweep()
     assert (2, 1, "first", first, "station", "pending") in home.told()
     assert home.changes(alarm).count("escalated") == 8 + 2
+
+
+async def test_a_sweep_knows_for_how_long_nothing_comes_due(
+    home: Home, escalator: Escalator
+) -> None:
+    assert await escalator.sweep() == 0
+    assert escalator.rest_seconds() == math.inf
+    home.shift(home.user("a"), "first")
+    home.shift(home.user("b"), "second")
+    home.alarm()
+    await escalator.sweep()
+    assert 20 < escalator.rest_seconds() <= 30
+    home.pass_time(29.5)
+    await escalator.sweep()
+    assert escalator.rest_seconds() <= 0.5
 
 
 async def test_steps_that_were_due_while_no_worker_ran_are_all_made_up_for(
