@@ -33,6 +33,7 @@ DIAGRAMS: Final = {
     "escalation": ("shifts", "ladders", "escalations", "contacts", "deliveries"),
     "stations": ("stations", "self_tests"),
     "privacy": ("person_keys", "identities", "relatives", "consents", "erasures", "erased_spans"),
+    "audit": ("audit", "audit_waiting", "audit_checkpoints"),
 }  # fmt: skip
 """Which tables stand together in one diagram of schema.md."""
 NOT_DRAWN: Final = ("schema_migrations",)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONTRACT = (
     *("up", "demo", "ingest", "api", "worker", "bridge", "migrate", "doctor"),
-    *("simulate", "replay", "train", "evaluate", "backup", "restore"),
+    *("simulate", "replay", "train", "evaluate", "backup", "restore", "audit"),
 )
 INSTALLED = [name for name, command in cli.COMMANDS.items() if util.find_spec(command.module)]
 
