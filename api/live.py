@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from time import thread_time
+from time import thread_time, time
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -41,6 +41,8 @@ LOOK_EVERY_S: Final = 1.0
 CHECK_EVERY: Final = timedelta(seconds=5)
 """The doorbell tells at once that somebody's access has changed; it may be lost."""
 PING_EVERY_S: Final = 5.0
+SHOWN_S: Final = 3600
+"""So often it is told anew whom a stream shows: a wall shows everybody all the time."""
 # Ingest stamps a reading before it commits it, by its own clock: look back a little further.
 OVERLAP: Final = timedelta(seconds=5)
 STATUSES_AT_ONCE: Final = 200
@@ -271,11 +273,12 @@ class Hub:
         Nothing is awaited here: who sits where at this moment is who is told.
         """
         told: defaultdict[Row | Viewer, list[bytes]] = defaultdict(list)
+        shown: list[tuple[Row | Viewer, int | None]] = []
         for notice in changes:
             line = _Line(notice)
             for whom, view in self._seats.audience(notice.path, notice.resident_id, "alarms.read"):
                 told[whom].append(line.frame(view))
-                self._note(whom, notice.resident_id)
+                shown.append((whom, notice.resident_id))
             self._tail.append(line)
             if len(self._tail) > self._most_kept:
                 self._floor = self._tail.popleft().notice.cursor
@@ -285,6 +288,8 @@ class Hub:
         for whom, frames in told.items():
             whom.offer_alarms(frames)
         self._metrics.writing_s.inc(thread_time() - began_s)
+        for whom, resident_id in shown:
+            self._note(whom, resident_id)
         now = datetime.now(UTC)
         for notice in changes:
             self._metrics.lag_s.observe(max((now - notice.at).total_seconds(), 0))
@@ -297,9 +302,13 @@ class Hub:
 
     def _note(self, whom: Row | Viewer, resident_id: int | None) -> None:
         """Say who is shown whom. A row says it once, as nearly always nothing is new."""
-        if resident_id is not None:
-            for viewer in whom.newly_shown(resident_id) if isinstance(whom, Row) else (whom,):
+        if resident_id is None:
+            return
+        if isinstance(whom, Row):
+            for viewer in whom.newly_shown(resident_id, int(time() // SHOWN_S)):
                 self._showed(viewer.user, resident_id)
+        else:
+            self._showed(whom.user, resident_id)
 
     def _start_over(self, last: int) -> None:
         """Begin anew on a database whose stream is shorter than what was read: it was restored."""
@@ -446,7 +455,6 @@ class Hub:
             await asyncio.sleep(PING_EVERY_S)
             for row in self._seats.rows():
                 row.ping()
-                row.forget_shown()
             for viewer in self._viewers:
                 if not self._seats.in_row(viewer):
                     viewer.ping()

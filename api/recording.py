@@ -27,13 +27,12 @@ from anxin.db.pool import Database
 from anxin.db.sessions import Authority
 from anxin.errors import AnxinError, DatabaseUnavailable
 from anxin.logs import log
+from api.live import SHOWN_S
 from api.problems import problem
 
 BASE: Final = "/api/v1"
 REPEAT_S: Final = 60
 """What somebody is shown again within the same minute is one entry."""
-STREAM_REPEAT_S: Final = 3600
-"""Whom a stream shows is told once an hour: a wall shows everybody all the time."""
 FLUSH_S: Final = 1.0
 MOST: Final = 500
 """So many entries, or residents in one, are written at once."""
@@ -147,7 +146,7 @@ class Recorder:
         """Prepare; the database handle is that of nobody in particular."""
         self._scribe = Scribe(database)
         self._told: _Window[dict[int, asyncio.Future[bool]]] = _Window(REPEAT_S, dict)
-        self._shown: _Window[set[int]] = _Window(STREAM_REPEAT_S, set)
+        self._shown: _Window[set[int]] = _Window(SHOWN_S, set)
         self._waiting: list[_Waiting] = []
         self._streamed: dict[int, tuple[Authority, list[int]]] = {}
         self._ring = asyncio.Event()

@@ -29,6 +29,7 @@ class Row:
         self._descriptors = array("i")
         self._stale = False
         self._shown: set[int] = set()
+        self._hour = 0
 
     def __bool__(self) -> bool:
         """Tell whether anybody is here."""
@@ -48,16 +49,15 @@ class Row:
         if self._abreast.pop(viewer, None) is not None:
             self._stale = True
 
-    def newly_shown(self, resident_id: int) -> Sequence[Viewer]:
-        """Return everybody here, or nobody if somebody was shown to them lately."""
+    def newly_shown(self, resident_id: int, hour: int) -> Sequence[Viewer]:
+        """Return everybody here, or nobody if somebody was shown to all of them in this hour."""
+        if hour != self._hour:
+            self._hour = hour
+            self._shown.clear()
         if resident_id in self._shown:
             return ()
         self._shown.add(resident_id)
         return (*self._abreast, *self._behind)
-
-    def forget_shown(self) -> None:
-        """Tell anew who is shown from now on."""
-        self._shown.clear()
 
     def offer_alarms(self, frames: Sequence[bytes]) -> None:
         """Send alarm frames to everybody, in this order."""
