@@ -279,6 +279,65 @@ def test_an_emergency_raised_twice_is_one_episode_with_a_place_in_the_stream(
     assert hyper.execute("SELECT advance_stream() AS cursor").fetchone() == {"cursor": 2}
 
 
+def test_an_erased_person_leaves_neither_compressed_readings_nor_rollups(
+    hyper: Connection,
+) -> None:
+    row = hyper.execute(
+        "WITH place AS (INSERT INTO places (kind, name) VALUES ('home', 'her home') RETURNING id)"
+        " INSERT INTO residents (name, place_id) SELECT 'she', id FROM place RETURNING id"
+    ).fetchone()
+    assert row is not None
+    made = hyper.execute(
+        "INSERT INTO devices (key, id, kind, salt, secret_hash) OVERRIDING SYSTEM VALUE"
+        " VALUES (1000, 'hers', 'bed_sensor', '', '') RETURNING key"
+    ).fetchone()
+    assert made is not None
+    key, until = made["key"], LONG_AGO + timedelta(minutes=30, seconds=30)
+    hyper.execute(
+        "INSERT INTO assignments (device_key, resident_id, during)"
+        " VALUES (%s, %s, tstzrange(%s, %s))", [key, row["id"], LONG_AGO, until],
+    )  # fmt: skip
+    _store(hyper, LONG_AGO, 400)
+    for table in ("telemetry", "rollup_due"):
+        hyper.execute(f"UPDATE {table} SET device_key = %s".encode(), [key])
+    _store(hyper, LONG_AGO, 5)
+    _roll_up_hyper(hyper)
+    _age_chunks(hyper, days=9)
+    hyper.execute("CALL run_job(%s)", [_job(hyper, "policy_compression")])
+    assert _compressed(hyper) == [True]
+    hyper.execute("INSERT INTO erasures (resident_id, approved_at) VALUES (%s, now())", [row["id"]])
+    hyper.execute("SET ROLE anxin_worker")
+    hyper.execute("SELECT begin_erasure(id), erase_person(id) FROM erasures")
+    while any(row["n"] for row in hyper.execute("SELECT erase_slice(id) AS n FROM erasures")):
+        pass
+    hyper.execute("RESET ROLE")
+    left = "SELECT count(*) AS n, min(ts) AS first FROM telemetry WHERE device_key = %s"
+    after = hyper.execute(left, [key]).fetchone()
+    assert after is not None
+    assert after["first"] >= until
+    _roll_up_hyper(hyper)
+    counted = (
+        "SELECT sum(n)::int AS n, min(bucket) AS first FROM {} WHERE device_key = %s"
+        " AND metric = 'hr'"
+    )
+    for view in ("vitals_minute", "vitals_hour"):
+        found = hyper.execute(counted.format(view).encode(), [key]).fetchone()
+        assert found is not None
+        assert found["n"] == after["n"], view
+    assert _count(hyper, "telemetry") == after["n"] + 5, "others keep what is theirs"
+
+
+def test_old_rollups_go_by_their_own_time(hyper: Connection) -> None:
+    _store(hyper, LONG_AGO, 5)
+    _store(hyper, NOON, 5)
+    _roll_up_hyper(hyper)
+    hyper.execute("SET ROLE anxin_worker")
+    hyper.execute("SELECT forget_rollups_before(%s, %s)", [NOON - HOUR, LONG_AGO - HOUR])
+    hyper.execute("RESET ROLE")
+    assert _count(hyper, "minute_rollup") == 1
+    assert _count(hyper, "hour_rollup") == 2
+
+
 def _somebody(connection: Connection) -> int:
     """Return a resident who has device 1 since long ago."""
     row = connection.execute(

@@ -262,7 +262,9 @@ DECLARE
     gone bigint;
     total bigint := 0;
 BEGIN
-    DELETE FROM rollup_due d WHERE d.device_key = device AND d.minute <@ during;
+    DELETE FROM rollup_due d
+    WHERE d.device_key = device AND d.minute >= coalesce(lower(during), '-infinity')
+      AND d.minute + interval '1 minute' <= upper(during);
     FOREACH unit IN ARRAY ARRAY['minute', 'hour'] LOOP
         store := unit || '_rollup';
         IF (SELECT relkind FROM pg_class WHERE oid = store::regclass) = 'v' THEN
@@ -288,6 +290,14 @@ BEGIN
         JOIN telemetry t ON t.device_key = device AND t.ts >= date_trunc('hour', edge.at)
                         AND t.ts < date_trunc('hour', edge.at) + interval '1 hour'
         WHERE isfinite(edge.at);
+        IF to_regprocedure('roll_up(timestamptz, integer)') IS NULL THEN
+            -- A continuous aggregate refreshes only where a reading was changed.
+            UPDATE telemetry t SET flags = t.flags
+            FROM unnest(ARRAY[lower(during), upper(during)]) AS edge (at)
+            WHERE isfinite(edge.at) AND t.device_key = device
+              AND t.ts >= date_trunc('minute', edge.at)
+              AND t.ts < date_trunc('minute', edge.at) + interval '1 minute';
+        END IF;
     END IF;
     RETURN total;
 END $$;
@@ -514,7 +524,7 @@ BEGIN
     END IF;
 END $$;
 GRANT UPDATE (name) ON places, devices TO anxin_gate;
-GRANT SELECT, DELETE ON telemetry TO anxin_gate;
+GRANT SELECT, UPDATE, DELETE ON telemetry TO anxin_gate;
 GRANT SELECT, INSERT, DELETE ON rollup_due TO anxin_gate;
 GRANT EXECUTE ON FUNCTION scopes_in_force(text[], timestamptz[])
     TO anxin_gate, anxin_api, anxin_door, anxin_worker;
