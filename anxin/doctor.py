@@ -1,6 +1,7 @@
 """`anxin doctor`: everything that Anxin depends on, checked and explained in plain words."""
 
 import argparse
+import asyncio
 import os
 import platform
 import shutil
@@ -22,6 +23,8 @@ from anxin.config import Address, Settings
 from anxin.db.server import describe
 from anxin.embedded import Account, binaries_directory, reachable_binaries
 from anxin.errors import AnxinError
+from anxin.keys import missing, read_keys
+from anxin.seal import KeysMissing
 from anxin.stack import local
 
 _CLOCK_FAULT_SECONDS = 5.0
@@ -248,6 +251,25 @@ def _certificate(settings: Settings) -> Findings:
     )
 
 
+def _data_keys(settings: Settings) -> Findings:
+    """Compare the keys that are there with those that sealed fields depend on."""
+    try:
+        read_keys(settings)
+    except KeysMissing as error:
+        yield Verdict.NOTE, f"{error} Until then ID-card and telephone numbers cannot be stored"
+        return
+    try:
+        if not settings.database or describe(settings.database).pending:
+            return
+    except AnxinError:
+        return  # what is wrong with the database was said before
+    lost = asyncio.run(missing(settings))
+    if lost:
+        yield Verdict.FAULT, f"people depend on keys that are not there: {', '.join(lost)}"
+    else:
+        yield Verdict.GOOD, "every sealed field can be opened"
+
+
 def certificate_expiry(certificate: str, key: str | None) -> float:
     """Return when a certificate expires (epoch seconds), after a handshake with itself in memory.
 
@@ -286,6 +308,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Settings], Findings]], ...]] = (
     ("data", _data_directory),
     ("postgres", _embedded_postgres),
     ("database", _database),
+    ("data keys", _data_keys),
     ("http", _http_port),
     ("mqtt", _mqtt_port),
     ("tls", _certificate),

@@ -113,6 +113,13 @@ async def rotate(settings: Settings) -> int:
     return done
 
 
+async def missing(settings: Settings) -> list[str]:
+    """Return `kind id` of keys that people depend on and that are not there; raise KeysMissing."""
+    keys = read_keys(settings)
+    there = {*(("master", id_) for id_ in keys.masters), *(("index", id_) for id_ in keys.indexes)}
+    return [f"{kind} {id_}" for kind, id_ in sorted((await _uses(settings)).keys() - there)]
+
+
 async def _uses(settings: Settings) -> dict[tuple[str, str], int]:
     """Return by kind and id how many people depend on a key."""
     found: dict[tuple[str, str], int] = {}

@@ -279,6 +279,7 @@ class Worker:
 
     async def upkeep(self) -> None:
         """Keep partitions ahead of time and drop what is too old."""
+        periods = {kept: days_of(kept, self._settings) for kept in KEPT}
         dropped = await upkeep.keep_partitions(
             self._db, retention_days=self._settings.retention_days
         )
@@ -288,9 +289,8 @@ class Worker:
             minute_days=self._settings.retention_days,
             hour_days=self._settings.rollup_days,
         )
-        for kept in KEPT:
+        for kept, days in periods.items():
             if kept.forgets:
-                days = days_of(kept, self._settings)
                 gone += await upkeep.forget(self._db, kept.forgets, days=days)
         gone += await erasure.sweep(self._db)
         _log.info("upkeep_done", partitions_dropped=dropped, rows_deleted=gone)

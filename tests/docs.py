@@ -16,6 +16,7 @@ from anxin.config import Settings
 from anxin.db.migrate import migrate
 from anxin.embedded import EmbeddedPostgres
 from anxin.escalation import DEFAULT_LADDERS
+from anxin.retention import KEPT, days_of
 from anxin.rules import PRIORITIES
 from anxin.vitals import CONSCIOUSNESS, METRICS, PRESENCE
 from api.app import create_app
@@ -41,6 +42,7 @@ NOT_DRAWN: Final = ("schema_migrations",)
 
 _SHORT: Final = {
     "timestamp with time zone": "timestamptz",
+    "timestamp with time zone[]": "timestamptz",
     "double precision": "double",
 }
 
@@ -100,6 +102,18 @@ def ladders_table() -> str:
             f" {', '.join(f'`{way}`' for way in one.channels)} |"
             for one in ladder.steps
         ]
+    return "\n".join(lines) + "\n"
+
+
+def retention_table() -> str:
+    """Return as Markdown how long what is kept."""
+    lines = ["| what | tables | kept | since | setting |", "|---|---|---|---|---|"]
+    for kept in KEPT:
+        days = days_of(kept, Settings())
+        tables = ", ".join(f"`{table}`" for table in kept.tables)
+        period = f"{days} day{'s' if days != 1 else ''}" if days else "not at all"
+        setting = f"`ANXIN_{kept.setting.upper()}`" if kept.setting else "fixed"
+        lines.append(f"| {kept.zh} · {kept.en} | {tables} | {period} | {kept.since} | {setting} |")
     return "\n".join(lines) + "\n"
 
 
@@ -182,6 +196,7 @@ def write() -> None:
         ("routes", "routes", routes_table()),
         ("alarms", "states", states()),
         ("alarms", "ladders", ladders_table()),
+        ("privacy", "retention", retention_table()),
     ):
         page = DOCS / f"{file}.md"
         page.write_text(replace_part(page.read_text("utf-8"), name, part), "utf-8")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CONTRACT = (
     *("up", "demo", "ingest", "api", "worker", "bridge", "migrate", "doctor"),
     *("simulate", "replay", "train", "evaluate", "backup", "restore", "audit"),
+    *("keys", "export", "erase"),
 )
 INSTALLED = [name for name, command in cli.COMMANDS.items() if util.find_spec(command.module)]
 
