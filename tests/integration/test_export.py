@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import pytest_asyncio
 
 from anxin.db import people
 from anxin.db.pool import Database
 from anxin.db.scope import EVERYTHING
+from anxin.db.sessions import hash_token
 from anxin.export import archive
 from anxin.seal import DataKeys, key_line
 from tests.fhir_rules import Fault, check_bundle
@@ -231,6 +233,29 @@ async def test_who_loses_the_right_on_the_way_gets_no_whole_file(api: Api) -> No
     assert content
     with pytest.raises(zipfile.BadZipFile):
         opened(bytes(content))
+
+
+def test_the_database_refuses_readings_to_who_may_not_export(dsn: str) -> None:
+    world = settle(dsn)
+    world.device("mat", "A", "anna")
+    query = "SELECT * FROM exported_readings(%s, '-infinity', 10)"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+
+        def act_as(user: str | None) -> None:
+            token = hash_token(world.tokens[user]).hex() if user else ""
+            connection.execute("RESET ROLE")
+            connection.execute("SELECT set_config('anxin.session', %s, false)", [token])
+            connection.execute("SET ROLE anxin_api")
+
+        (assignment,) = connection.execute("SELECT id FROM assignments").fetchone() or (0,)
+        for user in ("nurse", "nurse-b", "family", None):
+            act_as(user)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(query, [assignment])
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("SELECT * FROM telemetry")
+        act_as("supervisor")
+        assert connection.execute(query, [assignment]).fetchall() == []
 
 
 async def test_a_long_life_is_exported_in_little_memory(dsn: str) -> None:
