@@ -50,6 +50,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         path = _path(settings)
         for line in make_keys(path, kinds=(args.kind,) if args.kind else get_args(KeyKind)):
             print(f"{path}: new {line}")
+    elif not settings.database:
+        raise SettingError("Set ANXIN_DATABASE, or name the data directory with --data-dir.")
     elif args.action == "rotate":
         print(f"{asyncio.run(rotate(settings))} people's keys wrapped anew")
     elif args.action == "list":
