@@ -47,6 +47,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """TLS listener, for example 0.0.0.0:8883; needs `tls_cert` and `tls_key`."""
     tls_cert: str = ""
     tls_key: str = ""
+    tls_client_ca: str = ""
+    """Certificates of who may issue those of devices; empty: devices are let in by secret only."""
+    tls_client_required: bool = False
+    """Refuse devices without a certificate, also those with a secret."""
+    public_mqtt: str = ""
+    """Where devices reach the platform, as they are told when they enrol: mqtts://iot.example.cn."""
     postgres_port: int = 0
     """Port of the embedded Postgres on loopback; 0 picks a free one and keeps it."""
     ingest_metrics: str = ""
@@ -60,6 +66,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device_rate: int = 20_000
     """Messages a second that one device may send for long; 0 means no limit."""
     device_burst: int = 40_000
+    address_rate: int = 0
+    """Messages a second that all devices behind one address may send for long; 0 means no limit."""
+    connect_rate: int = 500
+    """New connections a second from one address for long; 0 means no limit."""
+    connect_burst: int = 20_000
     ingest_share_port: bool = False
     """Let several ingest processes on one machine listen on the same port."""
     queue_mebibytes: int = 64
@@ -125,8 +136,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SECRETS = (
-    "database", "database_door", "broker", "data_keys", "admin_password", "audit_key", "receipt_token", "wechat_secret",
-    "aliyun_key_secret", "tencent_secret_key", "voice_secret", "vapid_private_key", "smtp_password",
+    "database", "database_door", "broker", "data_keys", "admin_password", "audit_key",
+    "receipt_token", "wechat_secret", "aliyun_key_secret", "tencent_secret_key",
+    "voice_secret", "vapid_private_key", "smtp_password",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from api import (
     consents,
     contacts,
     devices,
+    enrolments,
     erasures,
     export,
     health,
@@ -82,8 +83,9 @@ def create_app(
     add_problem_handlers(app)
     base = APIRouter(prefix=BASE)
     for module in (
-        auth, places, residents, people, vitals, users, devices, alarms, quarantine, stream, stations,
-        channels, consents, contacts, erasures, export, reports, roster, ladders, audit,
+        auth, places, residents, people, vitals, users, devices, enrolments, alarms, quarantine,
+        stream, stations, channels, consents, contacts, erasures, export, reports, roster,
+        ladders, audit,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)

@@ -39,7 +39,7 @@ class NewDevice(Body):
 class DeviceChange(Body):
     """The fields to change; `place_id` may become null for who sees everything.
 
-    `gateway_id` names the gateway that the device speaks through: when that fails it is one alarm.
+    `gateway_id` names the gateway that the device speaks through, and that may speak for it.
     """
 
     kind: DeviceKind | None = None
@@ -53,6 +53,12 @@ class Secret(BaseModel):
 
     id: str
     secret: str
+
+
+class Renewal(Body):
+    """How long the old secret works beside the new one: until that is used, at most so long."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=7 * 86_400)] = 0
 
 
 class NewAssignment(Body):
@@ -75,16 +81,22 @@ async def list_devices(
     database: Db,
     resident_id: Id | None = None,
     place_id: Id | None = None,
+    gateway_id: DeviceId | None = None,
     revoked: Annotated[bool, Query(description="Also the revoked ones.")] = False,
     limit: Limit = 100,
     after: After = None,
 ) -> Response:
-    """Return devices with their assignment and last sign of life."""
+    """Return devices with their assignment, last sign of life, and how they were last connected.
+
+    `network` is loopback, private, public or other; `tls` the version, empty without; `quarantined`
+    counts what was sent and could not be used, up to 100.
+    """
     found = await stored.devices(
         database,
         grant.scope,
         resident_id=number(resident_id),
         place_id=number(place_id),
+        gateway_id=gateway_id,
         revoked=revoked,
         after=serial_after(after) or 0,
         limit=limit + 1,
@@ -145,11 +157,24 @@ async def revoke_device(
 
 @router.post("/{device_id}/secret", response_model=Secret)
 async def renew_secret(
-    device_id: DeviceId, grant: Annotated[Grant, may("devices.secrets")], database: Db
+    device_id: DeviceId,
+    grant: Annotated[Grant, may("devices.secrets")],
+    database: Db,
+    body: Renewal | None = None,
 ) -> Response:
-    """Replace the secret and return the new one this once; the old one stops working."""
+    """Replace the secret and return the new one this once; the old one stops working.
+
+    At once, or with `overlap_seconds` when the new one is used, at the latest after that time.
+    """
     secret, salt, secret_hash = new_secret()
-    await stored.renew_secret(database, grant.scope, device_id, salt=salt, secret_hash=secret_hash)
+    await stored.renew_secret(
+        database,
+        grant.scope,
+        device_id,
+        salt=salt,
+        secret_hash=secret_hash,
+        overlap_seconds=body.overlap_seconds if body else 0,
+    )
     return _secret(device_id, secret, HTTPStatus.OK)
 
 

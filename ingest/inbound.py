@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import Final, Protocol
 
@@ -28,13 +29,15 @@ class Device(msgspec.Struct, eq=False):
     """A device as the registry knows it; one object per device and process.
 
     `row` is its place in the arrays of the live rules, or NOT_LOADED; `key` its number in the
-    database, 0 for a device that is unknown there.
+    database, 0 for a device that is unknown there. `children` are the devices that a gateway may
+    speak for now, by id.
     """
 
     id: str
     key: int
     row: int
     revoked: bool = False
+    children: "dict[str, Device]" = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -57,8 +60,18 @@ class Inbound:
 class Gate(Protocol):
     """What a listener needs of the service behind it."""
 
-    async def authenticate(self, device_id: str, secret: bytes) -> Device | None:
-        """Return the device when the secret is right; raise DatabaseUnavailable when unknowable."""
+    async def authenticate(
+        self, device_id: str, secret: bytes | None, issued_at: datetime | None = None
+    ) -> Device | None:
+        """Return the device when this opens it; raise DatabaseUnavailable when unknowable.
+
+        `issued_at`: when its certificate was issued, if it came with one that names it.
+        """
+
+    def recognise(
+        self, device_id: str, secret: bytes | None, issued_at: datetime | None
+    ) -> Device | None:
+        """Return the device when that can be told at once, without asking anybody."""
 
     def submit(self, inbound: Inbound) -> None:
         """Take the payloads; every one is committed or quarantined before `done` is called."""
@@ -70,13 +83,13 @@ class Gate(Protocol):
     def call_when_room(self, resume: Callable[[], None]) -> None:
         """Call `resume` once, as soon as there is room again."""
 
-    def connected(self, device: Device, outlet: "Outlet") -> None:
+    def connected(self, device: Device, outlet: "Line") -> None:
         """Note that the device can now be reached through `outlet`."""
 
     def subscribed(self, device: Device) -> None:
         """Note that the device asked for down messages: what waits for it can be sent now."""
 
-    def disconnected(self, device: Device, outlet: "Outlet", *, clean: bool) -> None:
+    def disconnected(self, device: Device, outlet: "Line", *, clean: bool) -> None:
         """Note that this way to the device has closed."""
 
 
@@ -95,3 +108,26 @@ class Outlet(Protocol):
 
     def close(self, reason: str) -> None:
         """End the connection, for example because the secret was revoked."""
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """The other end of a connection, as far as the network tells.
+
+    `network` is loopback, private, public or other; `tls` its version or empty. `names` are those
+    of its certificate that could be device ids, `issued_at` and `until` the time it is good for.
+    """
+
+    address: str = ""
+    network: str = "other"
+    tls: str = ""
+    names: frozenset[str] = frozenset()
+    issued_at: datetime | None = None
+    until: datetime | None = None
+
+
+class Line(Outlet, Protocol):
+    """The connection of a device that let itself in here."""
+
+    peer: Peer
+    secret: bytes | None
+    """What it was opened with, so that it can be looked at again when that changes."""

@@ -15,15 +15,18 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from enum import Flag, auto
 from typing import Self, assert_never, cast
 
 import msgspec
 
+from anxin.bucket import Bucket, Buckets
 from anxin.config import Address
 from anxin.errors import DatabaseUnavailable, PortTaken
 from anxin.logs import log
-from ingest.inbound import Device, Gate, Inbound
+from ingest.door import Door
+from ingest.inbound import Device, Gate, Inbound, Peer
 from ingest.mqtt.connection import (
     Closed,
     Connect,
@@ -35,6 +38,7 @@ from ingest.mqtt.connection import (
 )
 from ingest.mqtt.reasons import Reason
 from ingest.mqtt.session import Session
+from ingest.peer import peer_of
 
 CONNECT_TIMEOUT_S = 10.0
 AUTHENTICATE_TIMEOUT_S = 10.0
@@ -44,6 +48,8 @@ UNREAD_TIMEOUT_S = 10.0
 """How long a device may leave that much unread before it is cut off."""
 LINGER_S = 2.0
 """How long a closing connection stays open so that the client can read why."""
+MOST_CONNECTIONS = 16
+"""Connections of one device at a time, each with a client identifier of its own."""
 KEPT_SESSIONS = 50_000
 """Sessions without a connection that are kept; beyond that the oldest end early."""
 
@@ -54,8 +60,10 @@ class Listener:
     """Accepts devices and hands what they publish to the gate.
 
     `device_rate` (messages/s for long, 0 = no limit) and `device_burst` bound one device over
-    all its connections. `reuse_port` lets several processes share the port. On leaving, no more
-    is read; what was submitted may still be acknowledged for `stop_within_s`.
+    all its connections, `address_rate` (with ten seconds of it at once) all devices of one address;
+    `connect_rate` and `connect_burst` bound its new connections. `reuse_port` lets several
+    processes share the port. On leaving, no more is read; what was submitted may still be
+    acknowledged for `stop_within_s`.
     """
 
     def __init__(
@@ -66,6 +74,9 @@ class Listener:
         ssl_context: ssl.SSLContext | None = None,
         device_rate: int = 200,
         device_burst: int = 5000,
+        address_rate: int = 0,
+        connect_rate: int = 0,
+        connect_burst: int = 1,
         reuse_port: bool = False,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         stop_within_s: float = 10.0,
@@ -74,8 +85,9 @@ class Listener:
         self.gate = gate
         self.address = address
         self.ssl_context = ssl_context
-        self.device_rate = device_rate
-        self.device_burst = max(1, device_burst)
+        self.of_device = Buckets(device_rate, device_burst)
+        self.of_address = Buckets(address_rate, 10 * address_rate)
+        self.door = Door(connect_rate, connect_burst)
         self.reuse_port = reuse_port
         self.connect_timeout_s = connect_timeout_s
         self.stop_within_s = stop_within_s
@@ -93,9 +105,9 @@ class Listener:
         self.stopping = False
         self.tasks = asyncio.TaskGroup()
         self.clients: dict[tuple[str, str], Client] = {}
+        self._connected: Counter[str] = Counter()
         self._idle: dict[tuple[str, str], Client] = {}
         self._links: set[Link] = set()
-        self._buckets: dict[str, Bucket] = {}
         self._pending = 0
         self._settled = asyncio.Event()
         self._unsent: list[Link] = []
@@ -208,17 +220,11 @@ class Listener:
         for link in links:
             link.release(Hold.ROOM)
 
-    def bucket(self, device_id: str) -> "Bucket | None":
-        """Return the allowance that all connections of one device share."""
-        if not self.device_rate:
-            return None
-        bucket = self._buckets.pop(device_id, None)
-        if bucket is None:
-            bucket = Bucket(self.device_rate, self.device_burst, self.loop.time())
-        self._buckets[device_id] = bucket  # at the end: the front is the one unused for longest
-        if len(self._buckets) > KEPT_SESSIONS:
-            del self._buckets[next(iter(self._buckets))]
-        return bucket
+    def has_room_for(self, device: Device, client_id: str) -> bool:
+        """Tell whether a device may have this connection beside those it has."""
+        client = self.clients.get((device.id, client_id))
+        takes_over = client is not None and client.link is not None
+        return takes_over or self._connected[device.id] < MOST_CONNECTIONS
 
     def enter(self, link: "Link", device: Device, connect: Connect, client_id: str) -> bool:
         """Give the link its client, ending an older connection; True when a session goes on."""
@@ -235,8 +241,16 @@ class Listener:
         client.link = link
         link.client = client
         self.connections += 1
+        self._connected[device.id] += 1
         self.accepted += 1
         return present
+
+    def left(self, device: Device) -> None:
+        """Note that a connection of a device has ended."""
+        self.connections -= 1
+        self._connected[device.id] -= 1
+        if not self._connected[device.id]:
+            del self._connected[device.id]
 
     def keep(self, client: "Client") -> None:
         """Keep the session of a client that is away; the oldest makes room."""
@@ -249,23 +263,6 @@ class Listener:
         self._idle.pop(client.key, None)
         if self.clients.get(client.key) is client:
             del self.clients[client.key]
-
-
-class Bucket:
-    """A token bucket that goes into debt: it says how long to wait, it never says no."""
-
-    __slots__ = ("_at", "_burst", "_rate", "_tokens")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        """Start full; `rate` in tokens/s, `now` in seconds of any steady clock."""
-        self._rate, self._burst = rate, burst
-        self._tokens, self._at = burst, now
-
-    def take(self, count: int, now: float) -> float:
-        """Take `count` tokens and return the seconds until the bucket is out of debt."""
-        filled = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._tokens, self._at = filled - count, now
-        return max(0.0, -self._tokens / self._rate)
 
 
 class Client:
@@ -362,18 +359,20 @@ class Hold(Flag):
 
 
 class Link(asyncio.Protocol):
-    """One socket, and the way down to its device (`ingest.inbound.Outlet`)."""
+    """One socket, and the way down to its device (`ingest.inbound.Line`)."""
 
     def __init__(self, listener: Listener) -> None:
         """Wait for the socket."""
         self.listener = listener
         self.client: Client | None = None
         self.session: Session | None = None
+        self.peer = Peer()
+        self.secret: bytes | None = None
         self._loop = listener.loop
         self._connection = Connection()
         self._transport: asyncio.Transport | None = None
         self._device: Device | None = None
-        self._bucket: Bucket | None = None
+        self._buckets: list[Bucket] = []
         self._connect: Connect | None = None
         self._admission: asyncio.Task[None] | None = None
         self._entered = False
@@ -394,6 +393,18 @@ class Link(asyncio.Protocol):
         if self.listener.stopping:
             self._transport.abort()
             return
+        wrapped = transport.get_extra_info("ssl_object")
+        self.peer = peer_of(
+            transport.get_extra_info("peername"),
+            wrapped and wrapped.version(),
+            wrapped and wrapped.getpeercert(),
+        )
+        if not self.listener.door.lets_connect(self.peer.address, self._loop.time()):
+            self.listener.refused["connect_rate"] += 1
+            self._ended = True
+            self._transport.abort()
+            return
+        self._connection = Connection(self.peer.names)
         self._transport.set_write_buffer_limits(high=UNREAD_LIMIT_BYTES)
         # A device may switch MQTT's own keep-alive off; TCP's then finds the dead.
         self._transport.get_extra_info("socket").setsockopt(
@@ -478,15 +489,23 @@ class Link(asyncio.Protocol):
 
     def _submit(self, event: Publishes) -> None:
         """Hand a run of messages to the gate."""
-        if self._device is None:
+        if self._device is None or self._ended:
             return
         if self._device.revoked:
-            # The gate closes the way down that it knows; a device may have a second one.
+            # The gate closes it too; this may be earlier.
             self.close("The secret was changed or revoked.")
             return
+        device = self._device
+        if event.child:
+            # A child may be taken from a gateway that still has its topic, or an alias for it.
+            child = device.children.get(event.child)
+            if child is None or child.revoked:
+                self._blame(Reason.NOT_AUTHORIZED, "This device is not behind the gateway.")
+                return
+            device = child
         self.listener.submit(
             Inbound(
-                self._device,
+                device,
                 event.kind,
                 event.payloads,
                 _now_us(),
@@ -511,11 +530,11 @@ class Link(asyncio.Protocol):
 
     def _slow_down(self, messages: int) -> None:
         """Stop reading from a device that is too fast, or while the gate is full."""
-        if self._bucket is not None:
-            wait_s = self._bucket.take(messages, self._loop.time())
-            if wait_s:
-                self.hold(Hold.RATE)
-                self._loop.call_later(wait_s, self.release, Hold.RATE)
+        now = self._loop.time()
+        wait_s = max((bucket.take(messages, now) for bucket in self._buckets), default=0.0)
+        if wait_s:
+            self.hold(Hold.RATE)
+            self._loop.call_later(wait_s, self.release, Hold.RATE)
         # Only who has just sent something is held: a call button that was quiet gets through
         # even while the gate is full.
         if not self.listener.gate.has_room and Hold.ROOM not in self._holds:
@@ -573,21 +592,48 @@ class Link(asyncio.Protocol):
 
     async def _decide(self, connect: Connect) -> None:
         """Ask the gate, then accept or refuse."""
-        gate = self.listener.gate
+        door, address = self.listener.door, self.peer.address
+        who = connect.device_id, connect.secret, self._issued_at(connect.device_id)
         try:
-            async with asyncio.timeout(AUTHENTICATE_TIMEOUT_S):
-                device = await gate.authenticate(connect.device_id, connect.secret)
+            device = self.listener.gate.recognise(*who)
+            if device is None:
+                if not await self._wait_at_door(connect.device_id):
+                    text = "Too many log-ins failed from here. Try again in a minute."
+                    self._refuse(Reason.CONNECTION_RATE_EXCEEDED, text)
+                    return
+                async with asyncio.timeout(AUTHENTICATE_TIMEOUT_S):
+                    device = await self.listener.gate.authenticate(*who)
             if device is None or device.revoked:
+                door.failed(address, connect.device_id, self._loop.time())
                 text = "Check the device id and its secret."
                 self._refuse(Reason.BAD_USER_NAME_OR_PASSWORD, text)
-            else:
-                self._accept(connect, device)
+                return
+            door.succeeded(address, connect.device_id)
+            self._accept(connect, device)
         except (TimeoutError, DatabaseUnavailable):
             self._refuse(Reason.SERVER_UNAVAILABLE, "Try again in a moment.")
         except Exception:
             # A fault behind the gate must not take the door down with it.
             logger.exception("admission_failed", device=connect.device_id)
             self._refuse(Reason.UNSPECIFIED_ERROR, "Try again in a moment.")
+
+    def _issued_at(self, device_id: str) -> datetime | None:
+        """Return when the certificate was issued that names this device, if one does."""
+        return self.peer.issued_at if device_id in self.peer.names else None
+
+    async def _wait_at_door(self, device_id: str) -> bool:
+        """Wait as long as failures from there ask for; False when too many wait already."""
+        door, address = self.listener.door, self.peer.address
+        wait_s = door.wait_s(address, device_id, self._loop.time())
+        if not wait_s:
+            return True
+        if not door.begin_wait(address):
+            return False
+        try:
+            await asyncio.sleep(wait_s)
+        finally:
+            door.end_wait(address)
+        return True
 
     def _refuse(self, reason: Reason, text: str) -> None:
         """Turn the device away."""
@@ -599,13 +645,25 @@ class Link(asyncio.Protocol):
         if self._ended or self._transport is None:
             return
         client_id = connect.client_id or secrets.token_hex(12)
+        if not self.listener.has_room_for(device, client_id):
+            text = f"A device has at most {MOST_CONNECTIONS} connections at a time."
+            self._refuse(Reason.QUOTA_EXCEEDED, text)
+            return
         self._device = device
-        self._bucket = self.listener.bucket(device.id)
+        self.secret = connect.secret
+        now = self._loop.time()
+        shared = (
+            self.listener.of_device.of(device.id, now),
+            self.listener.of_address.of(self.peer.address, now),
+        )
+        self._buckets = [bucket for bucket in shared if bucket is not None]
         present = self.listener.enter(self, device, connect, client_id)
         self._entered = True
         if self.client is not None:
             self.session = self.client.session
-            self._connection.accept(self.session, present=present, client_id=client_id)
+            self._connection.accept(
+                self.session, present=present, client_id=client_id, children=device.children
+            )
         self._heard_at = self._loop.time()
         if connect.keep_alive_s:
             self._check_alive()
@@ -698,8 +756,8 @@ class Link(asyncio.Protocol):
         if not self._entered:
             return
         self._entered = False
-        self.listener.connections -= 1
         if self.client is not None and self._connect is not None and self._device is not None:
+            self.listener.left(self._device)
             will = None if void_will else self._connect.will
             self.client.left(will, self._connect.session_expiry_s)
             self.listener.gate.disconnected(self._device, self, clean=clean)

@@ -15,6 +15,7 @@ from anxin.logs import log
 from ingest.listener import Listener
 from ingest.metrics import serve_metrics
 from ingest.service import IngestService
+from ingest.tls import keep_certificate, server_context
 
 _log = log(__name__)
 
@@ -45,6 +46,7 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(IngestService(settings))
+        addresses = _addresses(settings)
         listeners = [
             await stack.enter_async_context(
                 Listener(
@@ -53,10 +55,13 @@ async def serve(settings: Settings) -> None:
                     ssl_context=context,
                     device_rate=settings.device_rate,
                     device_burst=settings.device_burst,
+                    address_rate=settings.address_rate,
+                    connect_rate=settings.connect_rate,
+                    connect_burst=settings.connect_burst,
                     reuse_port=settings.ingest_share_port,
                 )
             )
-            for address, context in _addresses(settings)
+            for address, context in addresses
         ]
         if settings.ingest_metrics:
             where = Address.parse(settings.ingest_metrics)
@@ -65,7 +70,14 @@ async def serve(settings: Settings) -> None:
             "ingest_ready" if service.ready.is_set() else "ingest_listens",
             ports=[listener.port for listener in listeners],
         )
+        keepers = [
+            asyncio.create_task(keep_certificate(context, settings), name="certificate")
+            for _, context in addresses
+            if context is not None
+        ]
         await stop.wait()
+        for keeper in keepers:
+            keeper.cancel()
 
 
 def _addresses(settings: Settings) -> list[tuple[str, ssl.SSLContext | None]]:
@@ -73,19 +85,7 @@ def _addresses(settings: Settings) -> list[tuple[str, ssl.SSLContext | None]]:
     if settings.mqtt:
         addresses.append((settings.mqtt, None))
     if settings.mqtts:
-        addresses.append((settings.mqtts, _tls(settings)))
+        addresses.append((settings.mqtts, server_context(settings)))
     if not addresses:
         raise SettingError("Set ANXIN_MQTT or ANXIN_MQTTS: there is nowhere to listen.")
     return addresses
-
-
-def _tls(settings: Settings) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingError(
-            f"ANXIN_TLS_CERT and ANXIN_TLS_KEY cannot be used: {error.strerror or error}."
-        ) from error
-    return context

@@ -8,6 +8,7 @@ import asyncio
 import os
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +17,13 @@ import msgspec
 from anxin.db import registry as cards_of
 from anxin.db.pool import Database
 from anxin.db.registry import Key
-from anxin.device_secret import matches
+from anxin.device_secret import proof_of
 from anxin.logs import log
 
 FILE: Final = "devices.remembered"
 MOST_DEVICES: Final = 500_000
 """About 70 MB on disk; a larger house connects the rest once the database is back."""
-_VERSION: Final = 1
+_VERSION: Final = 2
 _log = log(__name__)
 
 
@@ -42,6 +43,7 @@ class Remembered:
         self._file = directory / FILE
         self._seconds = hours * 3600
         self._devices: dict[str, Key] = {}
+        self._behind: dict[int, list[Key]] = {}
         self._confirmed_at = 0.0
 
     def load(self) -> None:
@@ -80,12 +82,18 @@ class Remembered:
         except OSError as error:
             _log.warning("devices_not_remembered", error=str(error))
 
-    def recall(self, device_id: str, secret: bytes) -> Key | None:
-        """Return the device when this is the secret that it had, and that is not too long ago."""
+    def recall(
+        self, device_id: str, secret: bytes | None, issued_at: datetime | None = None
+    ) -> Key | None:
+        """Return the device when this opened it, and that is not too long ago."""
         key = self._devices.get(device_id)
         if key is None or not 0 <= self.age_seconds <= self._seconds:
             return None
-        return key if matches(secret, key.salt, key.secret_hash) else None
+        return key if proof_of(key, secret, issued_at, datetime.now(UTC)) else None
+
+    def behind(self, gateway_key: int) -> list[Key]:
+        """Return the devices that a gateway may speak for."""
+        return self._behind.get(gateway_key, [])
 
     def forget(self, device_id: str) -> None:
         """Forget a device that was revoked or has another secret now."""
@@ -102,6 +110,10 @@ class Remembered:
 
     def _take(self, kept: _Kept) -> None:
         self._devices = {one.id: one for one in kept.devices}
+        self._behind = {}
+        for one in kept.devices:
+            if one.gateway_key is not None:
+                self._behind.setdefault(one.gateway_key, []).append(one)
         self._confirmed_at = kept.confirmed_at
 
     def _write(self, content: bytes) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -14,11 +15,11 @@ from anxin.config import Settings
 from anxin.db.intake import Intake, RefusedByDatabase
 from anxin.db.migrate import migrate
 from anxin.db.pool import Database, as_role, connect, doorbell
-from anxin.db.registry import changes_since
+from anxin.db.registry import Arrival, changes_since, note_arrivals
 from anxin.db.silence import note_listening
-from anxin.errors import DatabaseUnavailable
+from anxin.errors import Conflict, DatabaseUnavailable
 from anxin.logs import log
-from ingest.inbound import Device, Inbound, Kind, Outlet
+from ingest.inbound import Device, Inbound, Kind, Line, Outlet, Peer
 from ingest.pipeline import Pipeline
 from ingest.registry import Registry
 from ingest.remembered import Remembered
@@ -65,9 +66,11 @@ class IngestService:
             ready=self.ready,
         )
         # A device may be connected more than once, under several client ids.
-        self._outlets: dict[int, list[Outlet]] = {}
+        self._outlets: dict[int, list[Line]] = {}
         self._through_broker: dict[int, Outlet] = {}
         self._sent: set[int] = set()
+        self._arrivals: dict[int, Peer] = {}
+        self._arrived = asyncio.Event()
         self._notes: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
         self._commands_wake = asyncio.Event()
@@ -112,6 +115,7 @@ class IngestService:
             ("heartbeat", self._heartbeat),
             ("listening", self._listen),
             ("remember devices", self._remember),
+            ("arrivals", self._note_arrivals),
         ):
             self._tasks.append(group.create_task(self._when_ready(work), name=name))
 
@@ -159,9 +163,17 @@ class IngestService:
 
     # --- Gate
 
-    async def authenticate(self, device_id: str, secret: bytes) -> Device | None:
-        """Return the device when the secret is right; raise DatabaseUnavailable when unknowable."""
-        return await self.registry.authenticate(device_id, secret)
+    async def authenticate(
+        self, device_id: str, secret: bytes | None, issued_at: datetime | None = None
+    ) -> Device | None:
+        """Return the device when this opens it; raise DatabaseUnavailable when unknowable."""
+        return await self.registry.authenticate(device_id, secret, issued_at)
+
+    def recognise(
+        self, device_id: str, secret: bytes | None, issued_at: datetime | None
+    ) -> Device | None:
+        """Return the device when that can be told without asking the database."""
+        return self.registry.recognise(device_id, secret, issued_at)
 
     async def find(self, device_id: str) -> Device | None:
         """Return a device by its id alone, for messages that a broker has let in."""
@@ -180,13 +192,15 @@ class IngestService:
         """Call `resume` once there is room again."""
         self.pipeline.call_when_room(resume)
 
-    def connected(self, device: Device, outlet: Outlet) -> None:
-        """Note the way down to a device, and that it is online."""
+    def connected(self, device: Device, outlet: Line) -> None:
+        """Note the way down to a device, that it is online, and from where."""
         self._outlets.setdefault(device.key, []).append(outlet)
         self._note_state(device, online=True)
+        self._arrivals[device.key] = outlet.peer
+        self._arrived.set()
         self._commands_wake.set()
 
-    def disconnected(self, device: Device, outlet: Outlet, *, clean: bool) -> None:  # noqa: ARG002
+    def disconnected(self, device: Device, outlet: Line, *, clean: bool) -> None:  # noqa: ARG002
         """Note that a device is offline, unless it is connected another way as well."""
         outlets = self._outlets.get(device.key, [])
         if outlet in outlets:
@@ -208,8 +222,10 @@ class IngestService:
     def _publish(
         self, key: int, topic: str, payload: bytes, delivered: Callable[[], None] | None = None
     ) -> bool:
-        """Send down every way on which the device listens; False when there is none."""
-        ways = list(self._outlets.get(key, ()))
+        """Send down every way on which the device listens, its gateway's too; False without one."""
+        ways: list[Outlet] = list(self._outlets.get(key, ()))
+        if (linked := self.registry.linked(key)) is not None:
+            ways += self._outlets.get(linked[1].key, ())
         if not ways and key in self._through_broker:
             ways = [self._through_broker[key]]
         took = [way.publish(topic, payload, delivered=delivered) for way in ways]
@@ -235,7 +251,7 @@ class IngestService:
                 while True:
                     await self._commands_wake.wait()
                     self._commands_wake.clear()
-                    keys = [*self._outlets, *self._through_broker]
+                    keys = [*self._reached(), *self._through_broker]
                     if not keys:
                         continue
                     try:
@@ -248,6 +264,14 @@ class IngestService:
         finally:
             await intake.close()
 
+    def _reached(self) -> Iterable[int]:
+        """Return the keys of the devices that are connected, or stand behind one that is."""
+        for key in self._outlets:
+            yield key
+            device = self.registry.by_key.get(key)
+            if device is not None:
+                yield from (child.key for child in device.children.values())
+
     async def _ring_commands(self) -> None:
         async for _ in doorbell(self._dsn, ["anxin_command"], LOOK_AGAIN_SECONDS):
             self._commands_wake.set()
@@ -257,6 +281,8 @@ class IngestService:
         assert isinstance(number, int)  # noqa: S101  the columns' types
         assert isinstance(key, int)  # noqa: S101
         device = self.registry.by_key.get(key)
+        if device is None and (linked := self.registry.linked(key)) is not None:
+            device = linked[0]
         if device is None or number in self._sent:
             return
         payload = msgspec.json.encode(
@@ -294,16 +320,18 @@ class IngestService:
                 keys, next_horizon = await changes_since(self._db, horizon)
                 # The first look knows no "since": what was loaded before it is read again.
                 changed = keys if horizon != "0" else list(self.registry.by_key)
-                closed = await self.registry.renew(changed)
+                changed_devices = await self.registry.renew(changed)
             except DatabaseUnavailable:
                 continue
             horizon = next_horizon
             if keys:
                 self._devices_changed.set()
-            for device in closed:
+            for device in changed_devices:
                 for outlet in list(self._outlets.get(device.key, ())):
-                    _log.info("device_cut_off", device=device.id)
-                    outlet.close("The secret was changed or revoked.")
+                    issued_at = outlet.peer.issued_at if outlet.secret is None else None
+                    if not self.registry.still_opens(device, outlet.secret, issued_at):
+                        _log.info("device_cut_off", device=device.id)
+                        outlet.close("The secret was changed or revoked.")
 
     async def _remember(self) -> None:
         """Keep the keys of all devices for the time in which the database cannot be asked."""
@@ -320,6 +348,24 @@ class IngestService:
                 async with asyncio.timeout(REMEMBER_AGAIN_SECONDS):
                     await self._devices_changed.wait()
             await asyncio.sleep(LOOK_AGAIN_SECONDS)  # many changes, one reading
+
+    async def _note_arrivals(self) -> None:
+        """Keep from where, and how, devices were last connected; many arrivals, one writing."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+            arrivals, self._arrivals = self._arrivals, {}
+            try:
+                await note_arrivals(
+                    self._db,
+                    [
+                        Arrival(key, peer.network, peer.tls, peer.until)
+                        for key, peer in sorted(arrivals.items())
+                    ],
+                )
+            except (DatabaseUnavailable, Conflict):
+                _log.warning("arrivals_not_noted", devices=len(arrivals))
 
     async def _listen(self) -> None:
         """Note that devices are being heard, so that a silence of ours is not taken for theirs."""

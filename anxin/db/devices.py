@@ -30,6 +30,12 @@ class Device:
     battery: float | None
     rssi: float | None
     firmware: str | None
+    connected_at: datetime | None
+    network: str | None
+    tls: str | None
+    certificate_until: datetime | None
+    quarantined: int
+    overlap_until: datetime | None
     gateway_id: str | None
     monitoring: Monitoring
     revoked_at: datetime | None
@@ -42,6 +48,7 @@ async def devices(
     *,
     resident_id: int | None,
     place_id: int | None,
+    gateway_id: str | None,
     revoked: bool,
     after: int,
     limit: int,
@@ -53,6 +60,7 @@ async def devices(
             **scope.parameters(),
             "resident_id": resident_id,
             "place_id": place_id,
+            "gateway_id": gateway_id,
             "revoked": revoked,
             "after": after,
             "limit": limit,
@@ -81,14 +89,7 @@ async def enrol(database: Database, scope: Scope, values: dict[str, Any]) -> Non
     place_id = values["place_id"]
     parameters = {**scope.parameters(), **values}
     async with database.transaction() as connection:
-        if place_id is None and scope.path != "/":
-            raise NotFound("A device of yours needs a place_id.")
-        if place_id is not None:
-            place = await connection.execute(
-                blocks("places")["get"], {**scope.parameters(), "id": place_id}
-            )
-            if await place.fetchone() is None:
-                raise NotFound(f"There is no place {place_id}, or you may not see it.")
+        await check_place(connection, scope, place_id)
         for way in ("enrol", "enrol_anew"):
             if (await connection.execute(sql[way], parameters)).rowcount:
                 return
@@ -101,16 +102,9 @@ async def change_device(
     """Change kind, name, place or gateway; raise NotFound for a device or place, or Conflict."""
     async with database.transaction() as connection:
         key = await lock(connection, scope, device_id)
-        gateway_key = await _gateway(connection, scope, device_id, values.get("gateway_id"))
-        place_id = values.get("place_id")
-        if place_id is not None:
-            place = await connection.execute(
-                blocks("places")["get"], {**scope.parameters(), "id": place_id}
-            )
-            if await place.fetchone() is None:
-                raise NotFound(f"There is no place {place_id}, or you may not see it.")
-        elif "place_id" in values and scope.path != "/":
-            raise NotFound("A device of yours needs a place_id.")
+        gateway_key = await gateway(connection, scope, device_id, values.get("gateway_id"))
+        if "place_id" in values:
+            await check_place(connection, scope, values["place_id"])
         parameters = dict.fromkeys(("kind", "name", "place_id")) | values
         await connection.execute(
             blocks("devices")["change"],
@@ -118,8 +112,21 @@ async def change_device(
         )
 
 
-async def _gateway(
-    connection: Connection, scope: Scope, device_id: str, gateway_id: str | None
+async def check_place(connection: Connection, scope: Scope, place_id: int | None) -> None:
+    """Raise NotFound when a device may not be put there: only who sees all needs no place."""
+    if place_id is None:
+        if scope.path != "/":
+            raise NotFound("A device of yours needs a place_id.")
+        return
+    place = await connection.execute(
+        blocks("places")["get"], {**scope.parameters(), "id": place_id}
+    )
+    if await place.fetchone() is None:
+        raise NotFound(f"There is no place {place_id}, or you may not see it.")
+
+
+async def gateway(
+    connection: Connection, scope: Scope, device_id: str | None, gateway_id: str | None
 ) -> int | None:
     """Return the key of a gateway; raise NotFound, or Conflict when it cannot be one."""
     if gateway_id is None:
@@ -137,13 +144,28 @@ async def _gateway(
 
 
 async def renew_secret(
-    database: Database, scope: Scope, device_id: str, *, salt: bytes, secret_hash: bytes
+    database: Database,
+    scope: Scope,
+    device_id: str,
+    *,
+    salt: bytes,
+    secret_hash: bytes,
+    overlap_seconds: int,
 ) -> None:
-    """Replace the secret; the old one stops working. Raise NotFound, or Conflict when revoked."""
+    """Replace the secret; raise NotFound, or Conflict when revoked.
+
+    The old one works until the new one is used, at most so many seconds.
+    """
     async with database.transaction() as connection:
         key = await lock(connection, scope, device_id)
         renewed = await connection.execute(
-            blocks("devices")["renew"], {"key": key, "salt": salt, "secret_hash": secret_hash}
+            blocks("devices")["renew"],
+            {
+                "key": key,
+                "salt": salt,
+                "secret_hash": secret_hash,
+                "overlap_seconds": overlap_seconds,
+            },
         )
         if renewed.rowcount == 0:
             raise Conflict(f"Device {device_id} was revoked. Enrol it anew with POST /devices.")

@@ -1,6 +1,9 @@
 -- name: list
 SELECT v.key, v.id, v.kind, v.name, v.place_id::text, s.resident_id::text,
        lower(s.during) AS assigned_since, t.online, t.heard_at, t.battery, t.rssi, t.firmware,
+       t.connected_at, t.network, t.tls, t.certificate_until, v.old_until AS overlap_until,
+       (SELECT count(*) FROM (SELECT 1 FROM quarantine q WHERE q.device_id = v.id LIMIT 100) AS few)
+           AS quarantined,
        (SELECT g.id FROM devices g WHERE g.key = v.gateway_key) AS gateway_id,
        coalesce((SELECT m.state FROM device_monitoring m WHERE m.device_key = v.key),
                 'undeployed') AS monitoring,
@@ -14,6 +17,8 @@ LEFT JOIN device_states t ON t.device_key = v.key
 WHERE (%(path)s::text = '/' OR starts_with(dp.path, %(path)s::text)
        OR starts_with(rp.path, %(path)s::text))
   AND (%(revoked)s OR v.revoked_at IS NULL)
+  AND (%(gateway_id)s::text IS NULL
+       OR v.gateway_key = (SELECT g.key FROM devices g WHERE g.id = %(gateway_id)s::text))
   AND (%(resident_id)s::bigint IS NULL OR s.resident_id = %(resident_id)s::bigint)
   AND (%(place_id)s::bigint IS NULL OR starts_with(
        coalesce(rp.path, dp.path), (SELECT path FROM places WHERE id = %(place_id)s::bigint)))
@@ -23,6 +28,9 @@ ORDER BY v.key LIMIT %(limit)s
 -- name: get
 SELECT v.key, v.id, v.kind, v.name, v.place_id::text, s.resident_id::text,
        lower(s.during) AS assigned_since, t.online, t.heard_at, t.battery, t.rssi, t.firmware,
+       t.connected_at, t.network, t.tls, t.certificate_until, v.old_until AS overlap_until,
+       (SELECT count(*) FROM (SELECT 1 FROM quarantine q WHERE q.device_id = v.id LIMIT 100) AS few)
+           AS quarantined,
        (SELECT g.id FROM devices g WHERE g.key = v.gateway_key) AS gateway_id,
        coalesce((SELECT m.state FROM device_monitoring m WHERE m.device_key = v.key),
                 'undeployed') AS monitoring,
@@ -46,7 +54,7 @@ ON CONFLICT (id) DO NOTHING
 -- A revoked id, by whoever may see it; its history stays.
 UPDATE devices v SET
     kind = %(kind)s, name = %(name)s, place_id = %(place_id)s,
-    salt = %(salt)s, secret_hash = %(secret_hash)s, revoked_at = NULL
+    salt = %(salt)s, secret_hash = %(secret_hash)s, old_until = NULL, revoked_at = NULL
 WHERE v.id = %(id)s AND v.revoked_at IS NOT NULL
   AND (%(path)s::text = '/' OR EXISTS (
         SELECT 1 FROM places WHERE id = v.place_id AND starts_with(path, %(path)s::text)))
@@ -64,7 +72,9 @@ UPDATE devices SET
 WHERE key = %(key)s
 
 -- name: renew
-UPDATE devices SET salt = %(salt)s, secret_hash = %(secret_hash)s
+UPDATE devices SET salt = %(salt)s, secret_hash = %(secret_hash)s,
+    old_until = CASE WHEN %(overlap_seconds)s::integer > 0
+                     THEN now() + %(overlap_seconds)s::integer * interval '1 second' END
 WHERE key = %(key)s AND revoked_at IS NULL
 
 -- name: revoke

@@ -31,6 +31,10 @@ class Card(msgspec.Struct, frozen=True):
     absent_since: datetime | None
     present_since: datetime | None
     active_at: datetime | None
+    old_salt: bytes | None
+    old_secret_hash: bytes | None
+    old_until: datetime | None
+    certificates_from: datetime | None
 
     @property
     def subject(self) -> str:
@@ -47,6 +51,28 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
     id: str
     salt: bytes
     secret_hash: bytes
+    old_salt: bytes | None
+    old_secret_hash: bytes | None
+    old_until: datetime | None
+    certificates_from: datetime | None
+    gateway_key: int | None
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A device and the gateway that may speak for it, if any."""
+
+    key: int
+    id: str
+    gateway_key: int | None
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """From what network a device connected, with what TLS, with a certificate good until when."""
+
+    key: int
+    network: str
+    tls: str
+    certificate_until: datetime | None
 
 
 async def keys(db: Database, most: int) -> list[Key]:
@@ -63,6 +89,29 @@ async def cards_by_id(db: Database, ids: Sequence[str]) -> list[Card]:
 async def cards_by_key(db: Database, keys: Sequence[int]) -> list[Card]:
     """Return the cards of the devices of these numbers."""
     return _cards(await db.fetch(_SQL["cards_by_key"], {"keys": list(keys)}))
+
+
+async def links(db: Database, keys: Sequence[int]) -> list[Link]:
+    """Return these devices and all that stand behind them; revoked ones stand behind nobody."""
+    return [Link(**row) for row in await db.fetch(_SQL["links"], {"keys": list(keys)})]
+
+
+async def end_overlap(db: Database, key: int, secret_hash: bytes) -> None:
+    """End the time of the old secret, unless the present one was renewed meanwhile."""
+    await db.execute(_SQL["end_overlap"], {"key": key, "secret_hash": secret_hash})
+
+
+async def note_arrivals(db: Database, arrivals: Sequence[Arrival]) -> None:
+    """Keep these, sorted by key; devices that are gone are left out."""
+    await db.execute(
+        _SQL["note_arrivals"],
+        {
+            "keys": [one.key for one in arrivals],
+            "networks": [one.network for one in arrivals],
+            "tls": [one.tls for one in arrivals],
+            "untils": [one.certificate_until for one in arrivals],
+        },
+    )
 
 
 async def open_alarms(db: Database, subjects: Sequence[str]) -> list[DictRow]:

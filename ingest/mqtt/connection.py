@@ -10,6 +10,7 @@ wait; call `receive(b"")` after it. `receive` never raises, whatever the bytes a
 """
 
 from collections import deque
+from collections.abc import Container
 from enum import Enum, auto
 
 import msgspec
@@ -21,7 +22,7 @@ from ingest.mqtt.packets import V5, ConnectPacket
 from ingest.mqtt.properties import Property, Value, number
 from ingest.mqtt.reasons import Reason, Violation
 from ingest.mqtt.session import Down, Session
-from ingest.mqtt.topics import DEVICE_ID, WILL_KINDS, Topics, is_filter
+from ingest.mqtt.topics import DEVICE_ID, WILL_KINDS, Topics, covers, is_filter
 
 PACKET_LIMIT = 1024 * 1024
 """Bytes of the largest packet that is accepted, and announced to MQTT 5.0 clients."""
@@ -50,11 +51,12 @@ class LastWill(msgspec.Struct, frozen=True):
 class Connect(msgspec.Struct, frozen=True):
     """A device wants in: check its secret, then `accept` or `disconnect`.
 
-    Times are already cut to this server's limits. An empty `client_id` means: choose one.
+    Times are already cut to this server's limits. An empty `client_id` means: choose one. Without
+    a secret it is the device that its certificate names.
     """
 
     device_id: str
-    secret: bytes
+    secret: bytes | None
     client_id: str
     clean_start: bool
     keep_alive_s: int
@@ -64,12 +66,16 @@ class Connect(msgspec.Struct, frozen=True):
 
 
 class Publishes(msgspec.Struct, frozen=True):
-    """Messages of one kind and quality of service in a row; no packet identifiers at QoS 0."""
+    """Messages of one kind and quality of service in a row; no packet identifiers at QoS 0.
+
+    `child` is the device for which a gateway speaks, as it was allowed to when it named the topic.
+    """
 
     kind: Kind
     payloads: list[bytes]
     packet_ids: list[int]
     qos: int
+    child: str = ""
 
 
 class Subscribed(msgspec.Struct, frozen=True):
@@ -110,8 +116,10 @@ class _Stage(Enum):
 class Connection:
     """The protocol state of one connection; it does no I/O and knows no clock."""
 
-    def __init__(self) -> None:
-        """Wait for a CONNECT."""
+    def __init__(self, names: frozenset[str] = frozenset()) -> None:
+        """Wait for a CONNECT, from one of the devices that a certificate names if there is one."""
+        self._names = names
+        self._children: Container[str] = ()
         self._stage = _Stage.GREETING
         self._version = 0
         self._events: list[Event] = []
@@ -120,14 +128,14 @@ class Connection:
         self._tail = bytearray()
         self._tail_need = 0
         # The run of messages that is being gathered.
-        self._run_kind = Kind.TELEMETRY
+        self._run_of = ("", Kind.TELEMETRY)
         self._run_qos = 1
         self._payloads: list[bytes] = []
         self._packet_ids: list[int] = []
         # The last topic that was spelled out, with its length in front, and what it means.
         self._topic = b""
-        self._topic_kind = Kind.TELEMETRY
-        self._aliases: dict[int, Kind] = {}
+        self._topic_of = ("", Kind.TELEMETRY)
+        self._aliases: dict[int, tuple[str, Kind]] = {}
         # What the client has under way: QoS 1 as a number, QoS 2 by packet identifier.
         self._open_qos_1 = 0
         self._open_qos_2: set[int] = set()
@@ -166,13 +174,19 @@ class Connection:
         self._out.clear()
         return data
 
-    def accept(self, kept: Session, *, present: bool, client_id: str) -> None:
-        """Let the client in, resume its session, send again what it has not acknowledged."""
+    def accept(
+        self, kept: Session, *, present: bool, client_id: str, children: Container[str] = ()
+    ) -> None:
+        """Let the client in, resume its session, send again what it has not acknowledged.
+
+        `children` are the devices that it may speak for; they may change while it is connected.
+        """
         connect = self._connect
         if self._stage is not _Stage.DECIDING or connect is None:
             return
         self._stage = _Stage.OPEN
         self._session = kept
+        self._children = children
         announced: dict[Property, Value] = {}
         if self._version == V5:
             self._open_limit = RECEIVE_MAXIMUM
@@ -207,9 +221,7 @@ class Connection:
         same session; one that the subscription lowers to QoS 0 never does.
         """
         subscriptions = self._session.subscriptions
-        granted = [
-            subscriptions[name] for name in subscriptions if self._topics.covers(name, topic)
-        ]
+        granted = [subscriptions[name] for name in subscriptions if covers(name, topic)]
         limit = self._connect.packet_limit if self._connect else 0
         overhead = 10  # first byte, remaining length, two lengths or numbers of two bytes, one of 1
         if (
@@ -275,11 +287,9 @@ class Connection:
         """
         topic = self._topic
         payloads, packet_ids = self._payloads, self._packet_ids
-        if not topic or (
-            payloads and (self._run_qos != 1 or self._run_kind is not self._topic_kind)
-        ):
+        if not topic or (payloads and (self._run_qos != 1 or self._run_of != self._topic_of)):
             return at
-        self._run_qos, self._run_kind = 1, self._topic_kind
+        self._run_qos, self._run_of = 1, self._topic_of
         add_payload, add_packet_id = payloads.append, packet_ids.append
         v5 = self._version == V5
         size = len(data)
@@ -378,17 +388,22 @@ class Connection:
         self._connect = connect
         if connect.packet_limit < 128:
             raise Violation(Reason.PACKET_TOO_LARGE, "Allow packets of at least 128 bytes.")
-        if not connect.user or connect.password is None or not DEVICE_ID.fullmatch(connect.user):
+        device_id = connect.user or (next(iter(self._names)) if len(self._names) == 1 else "")
+        if not DEVICE_ID.fullmatch(device_id) or not (connect.password or self._names):
             raise Violation(
                 Reason.BAD_USER_NAME_OR_PASSWORD, "Send the device id and its secret as password."
             )
-        self._topics = Topics.of(connect.user)
+        if self._names and device_id not in self._names:
+            raise Violation(
+                Reason.BAD_USER_NAME_OR_PASSWORD, "The certificate is that of another device."
+            )
+        self._topics = Topics.of(device_id)
         keep_alive_s, session_expiry_s = _limit_times(connect, self._version)
         self._stage = _Stage.DECIDING
         self._emit(
             Connect(
-                device_id=connect.user,
-                secret=connect.password,
+                device_id=device_id,
+                secret=connect.password or None,
                 client_id=connect.client_id,
                 clean_start=connect.clean_start,
                 keep_alive_s=keep_alive_s,
@@ -421,31 +436,34 @@ class Connection:
         alias = packets.read_publish_properties(reader) if self._version == V5 else 0
         if self._version == V5 and flags & 1:
             raise Violation(Reason.RETAIN_NOT_SUPPORTED, "Messages are not retained here.")
-        kind = self._resolve(raw_topic, alias)
+        target = self._resolve(raw_topic, alias)
         if qos == 2 and not self._is_new(packet_id):
             return
-        if qos != self._run_qos or kind is not self._run_kind:
+        if qos != self._run_qos or target != self._run_of:
             self._hand_up_run()
-            self._run_qos, self._run_kind = qos, kind
+            self._run_qos, self._run_of = qos, target
         self._payloads.append(reader.take(reader.left))
         if qos:
             self._packet_ids.append(packet_id)
         self._check_window()
 
-    def _resolve(self, raw_topic: bytes, alias: int) -> Kind:
-        """Return what is published under a topic or its alias."""
+    def _resolve(self, raw_topic: bytes, alias: int) -> tuple[str, Kind]:
+        """Return for which child, if any, and what is published under a topic or its alias."""
         if alias > TOPIC_ALIAS_MAXIMUM:
             raise Violation(
                 Reason.TOPIC_ALIAS_INVALID, f"Topic aliases go up to {TOPIC_ALIAS_MAXIMUM}."
             )
         if raw_topic:
             kind = self._topics.kind(raw_topic)
-            if kind is None:
+            target = (
+                ("", kind) if kind is not None else self._topics.kind_for(raw_topic, self._children)
+            )
+            if target is None:
                 raise _judge_topic(raw_topic)
-            self._topic, self._topic_kind = len(raw_topic).to_bytes(2, "big") + raw_topic, kind
+            self._topic, self._topic_of = len(raw_topic).to_bytes(2, "big") + raw_topic, target
             if alias:
-                self._aliases[alias] = kind
-            return kind
+                self._aliases[alias] = target
+            return target
         if alias not in self._aliases:
             raise Violation(Reason.PROTOCOL_ERROR, "A message has neither a topic nor an alias.")
         return self._aliases[alias]
@@ -479,8 +497,9 @@ class Connection:
         if self._payloads:
             if self._run_qos == 1:
                 self._open_qos_1 += len(self._packet_ids)
+            child, kind = self._run_of
             self._events.append(
-                Publishes(self._run_kind, self._payloads, self._packet_ids, self._run_qos)
+                Publishes(kind, self._payloads, self._packet_ids, self._run_qos, child)
             )
             self._payloads, self._packet_ids = [], []
 
@@ -537,7 +556,7 @@ class Connection:
         packet_id, wanted = packets.read_subscribe(reader, self._version)
         codes: list[int] = []
         for topic_filter, qos in wanted:
-            if self._topics.grants(topic_filter):
+            if self._topics.grants(topic_filter, self._children):
                 self._session.subscriptions[topic_filter] = min(qos, 1)
                 codes.append(min(qos, 1))
             elif topic_filter.startswith("$share/"):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 
 from anxin.config import Address
 from anxin.errors import DatabaseUnavailable
@@ -31,12 +32,21 @@ class RecordingGate:
         self._held: list[Inbound] = []
         self._resume: list[Callable[[], None]] = []
 
-    async def authenticate(self, device_id: str, secret: bytes) -> Device | None:
+    async def authenticate(
+        self, device_id: str, secret: bytes | None, issued_at: datetime | None = None
+    ) -> Device | None:
         """Let in whoever has the secret."""
         await asyncio.sleep(0)
         if not self.available:
             raise DatabaseUnavailable
-        return Device(device_id, 1, 0) if secret == SECRET.encode() else None
+        right = secret == SECRET.encode() or (secret is None and issued_at is not None)
+        return Device(device_id, 1, 0) if right else None
+
+    def recognise(
+        self, device_id: str, secret: bytes | None, issued_at: datetime | None
+    ) -> Device | None:
+        """Know nobody without asking."""
+        del device_id, secret, issued_at
 
     def submit(self, inbound: Inbound) -> None:
         """Keep a run; commit it soon unless commits are held."""

@@ -15,7 +15,7 @@ import pytest
 
 from anxin.config import Settings
 from anxin.device_secret import new_secret
-from ingest.inbound import Device, Inbound, Kind
+from ingest.inbound import Device, Inbound, Kind, Peer
 from ingest.service import IngestService
 from tests.factories import Ward
 from tests.waiting import eventually
@@ -45,6 +45,8 @@ class Sender:
         self.service = service
         self.sent_down: list[tuple[str, bytes]] = []
         self.closed: list[str] = []
+        self.peer = Peer()
+        self.secret: bytes | None = None
 
     async def send(self, device_id: str, kind: Kind, *payloads: Any) -> None:
         """Submit payloads and wait until they are acknowledged."""
@@ -324,6 +326,7 @@ async def test_a_renewed_secret_opens_at_once_and_ends_the_older_connection(
     async with serving(dsn) as sender:
         device = await sender.service.authenticate("watch", old.encode())
         assert device is not None
+        sender.secret = old.encode()
         sender.service.connected(device, sender)
         new, salt, hashed = new_secret()
         ward.db.execute(

@@ -403,6 +403,7 @@ async def test_who_was_let_in_from_memory_and_is_revoked_is_cut_off_when_the_dat
                 device = await service.authenticate(id_, secret)
                 assert device is not None
                 outlet = devices[id_] = Sender(service)
+                outlet.secret = secret
                 service.connected(device, outlet)
                 again = await service.authenticate(id_, secret)
                 assert again is device
