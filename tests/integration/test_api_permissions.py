@@ -13,7 +13,7 @@ from tests.integration.api_world import PASSWORD, Api, World, running, settle
 
 ROLES = ("admin", "supervisor", "nurse", "integrator", "family", "nobody")
 # A provider's report carries a token of its own in its path.
-OPEN = {"/auth/login", "/channels/{channel}/reports/{token}"}
+OPEN = {"/auth/login", "/channels/{channel}/reports/{token}", "/enrol"}
 FORBIDDEN, HIDDEN, ANONYMOUS = 403, 404, 401
 
 
