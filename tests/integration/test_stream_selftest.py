@@ -121,7 +121,9 @@ async def test_a_test_that_no_screen_shows_is_a_fault_until_one_does(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.selftest.DISPLAY_SECONDS", 3.0)
-    platform.ask(f"INSERT INTO self_tests (place_id) VALUES ({platform.place_id})")
+    platform.ask(
+        f"INSERT INTO self_tests (place_id, finished_at) VALUES ({platform.place_id}, now())"
+    )
     platform.ask("UPDATE self_tests SET started_at = now() - interval '200 seconds'")
     settings = Settings(database=platform.dsn, mqtt=platform.running.mqtt)
     async with Database(platform.dsn) as database:
