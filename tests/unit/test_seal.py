@@ -114,9 +114,9 @@ def test_keys_do_not_show_themselves() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "at least one"),
-        (MASTER, "at least one"),
-        (f"{MASTER}\n{MASTER}\n{INDEX}", "twice"),
+        pytest.param("", "at least one", id="empty"),
+        pytest.param(MASTER, "at least one", id="no index key"),
+        pytest.param(f"{MASTER}\n{MASTER}\n{INDEX}", "twice", id="twice"),
         ("master 1 c2hvcnQ=", "32 bytes"),
         ("master 1 %%%", "32 bytes"),
         ("owner 1 x", "line 1"),

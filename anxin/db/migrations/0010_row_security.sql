@@ -147,69 +147,121 @@ END $$;
 
 CREATE FUNCTION acting_role() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
+DECLARE acting bigint := acting_user();
 BEGIN
-    RETURN (SELECT role FROM users WHERE id = acting_user());
+    RETURN (SELECT u.role FROM users u WHERE u.id = acting);
 END $$;
 
 -- Staff sees the tree under its place, an administrator without place everything, a family no place.
+-- Asked several times in almost every statement, so it looks for itself and in one go.
 CREATE FUNCTION acting_path() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 BEGIN
     RETURN (SELECT CASE WHEN u.role = 'family' THEN NULL
-                        WHEN u.place_id IS NULL AND u.role = 'admin' THEN '/'
-                        ELSE p.path END
-            FROM users u LEFT JOIN places p ON p.id = u.place_id WHERE u.id = acting_user());
+                        WHEN u.place_id IS NOT NULL
+                        THEN (SELECT p.path FROM places p WHERE p.id = u.place_id)
+                        WHEN u.role = 'admin' THEN '/' END
+            FROM sessions s JOIN users u ON u.id = s.user_id
+            WHERE s.token_hash = decode(nullif(current_setting('anxin.session', true), ''), 'hex')
+              AND s.expires_at > now() AND u.disabled_at IS NULL);
 END $$;
 
 -- The residents who let this relative see a side of them.
 CREATE FUNCTION acting_residents(scope text) RETURNS bigint[] LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE acting bigint := acting_user();
 BEGIN
     RETURN coalesce((SELECT array_agg(f.resident_id)
                      FROM family_links f JOIN users u ON u.id = f.user_id
-                     WHERE u.id = acting_user() AND u.role = 'family' AND scope = ANY(f.scopes)), '{}');
+                     WHERE u.id = acting AND u.role = 'family' AND scope = ANY(f.scopes)), '{}');
 END $$;
 
 CREATE FUNCTION acting_may(right_ text) RETURNS boolean LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
+DECLARE acting bigint := acting_user();
 BEGIN
     RETURN EXISTS (SELECT FROM role_rights r JOIN users u ON u.role = r.role
-                   WHERE u.id = acting_user() AND r.right_ = acting_may.right_);
+                   WHERE u.id = acting AND r.right_ = acting_may.right_);
 END $$;
 
 -- The places where the relatives of a family live: the bed itself, not what is around it.
 CREATE FUNCTION acting_places() RETURNS bigint[] LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
+DECLARE theirs bigint[] := acting_residents('status');
 BEGIN
-    RETURN coalesce((SELECT array_agg(r.place_id) FROM residents r
-                     WHERE r.id = ANY(acting_residents('status'))), '{}');
+    RETURN coalesce((SELECT array_agg(r.place_id) FROM residents r WHERE r.id = ANY(theirs)), '{}');
 END $$;
 
--- Whether something is within reach of who is acting. One look, for rows that hang on others.
+-- Where things are. Policies ask these for rows that hang on others: a nested policy would be planned
+-- anew inside every statement, which costs more than to answer it. They look past the policies, and
+-- tell of two ids no more than whether one lies under the other.
+
+CREATE FUNCTION place_is_under(place bigint, path_ text) RETURNS boolean LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    RETURN path_ = '/' OR EXISTS (SELECT FROM places p
+                                  WHERE p.id = place AND starts_with(p.path, path_));
+END $$;
+
+-- Under it, or on the way up from it.
+CREATE FUNCTION place_is_along(place bigint, path_ text) RETURNS boolean LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    RETURN path_ = '/' OR EXISTS (SELECT FROM places p
+                                  WHERE p.id = place AND (starts_with(p.path, path_)
+                                                          OR starts_with(path_, p.path)));
+END $$;
+
+CREATE FUNCTION resident_is_under(resident bigint, path_ text) RETURNS boolean LANGUAGE plpgsql
+STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    RETURN path_ = '/' OR EXISTS (SELECT FROM residents r JOIN places p ON p.id = r.place_id
+                                  WHERE r.id = resident AND starts_with(p.path, path_));
+END $$;
+
+-- A device is where it stands, and with whom it is now.
+CREATE FUNCTION device_is_under(device integer, path_ text) RETURNS boolean LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    RETURN path_ = '/'
+        OR EXISTS (SELECT FROM devices d JOIN places p ON p.id = d.place_id
+                   WHERE d.key = device AND starts_with(p.path, path_))
+        OR EXISTS (SELECT FROM assignments s JOIN residents r ON r.id = s.resident_id
+                   JOIN places p ON p.id = r.place_id
+                   WHERE s.device_key = device AND s.during @> now()
+                     AND starts_with(p.path, path_));
+END $$;
+
+CREATE FUNCTION device_stands_under(device integer, path_ text) RETURNS boolean LANGUAGE plpgsql
+STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    RETURN path_ = '/' OR EXISTS (SELECT FROM devices d JOIN places p ON p.id = d.place_id
+                                  WHERE d.key = device AND starts_with(p.path, path_));
+END $$;
+
+CREATE FUNCTION device_is_with(device integer, residents_ bigint[]) RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    RETURN residents_ <> '{}' AND EXISTS (
+        SELECT FROM assignments s
+        WHERE s.device_key = device AND s.during @> now() AND s.resident_id = ANY(residents_));
+END $$;
+
+-- Whether something is within reach of who is acting.
 
 CREATE FUNCTION sees_resident(resident bigint, scope text) RETURNS boolean LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    RETURN resident = ANY(acting_residents(scope))
-        OR EXISTS (SELECT FROM residents r JOIN places p ON p.id = r.place_id
-                   WHERE r.id = resident AND starts_with(p.path, acting_path()));
+    RETURN coalesce(resident_is_under(resident, acting_path()),
+                    resident = ANY(acting_residents(scope)));
 END $$;
 
-CREATE FUNCTION sees_place_of_device(device integer) RETURNS boolean LANGUAGE plpgsql STABLE
-SECURITY DEFINER SET search_path = public, pg_temp AS $$
-BEGIN
-    RETURN EXISTS (SELECT FROM devices d JOIN places p ON p.id = d.place_id
-                   WHERE d.key = device AND starts_with(p.path, acting_path()));
-END $$;
-
--- A device is where it stands, or with whom it is now.
 CREATE FUNCTION sees_device(device integer) RETURNS boolean LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE path_ text := acting_path();
 BEGIN
-    RETURN acting_path() = '/' OR sees_place_of_device(device)
-        OR EXISTS (SELECT FROM assignments s
-                   WHERE s.device_key = device AND s.during @> now()
-                     AND sees_resident(s.resident_id, 'status'));
+    RETURN CASE WHEN path_ IS NOT NULL THEN device_is_under(device, path_)
+                ELSE device_is_with(device, acting_residents('status')) END;
 END $$;
 
 -- An event belongs to whoever had the device at that time, else to the place of the device.
@@ -218,20 +270,24 @@ STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE resident bigint := (SELECT s.resident_id FROM assignments s
                             WHERE s.device_key = device AND s.during @> moment);
 BEGIN
-    RETURN CASE WHEN resident IS NULL THEN acting_path() = '/' OR sees_place_of_device(device)
+    RETURN CASE WHEN resident IS NULL THEN device_stands_under(device, acting_path())
                 ELSE sees_resident(resident, 'events') END;
 END $$;
 
+-- An alarm is where its subject is: the resident, else the place, else the place of the device.
 CREATE FUNCTION sees_alarm(alarm bigint) RETURNS boolean LANGUAGE plpgsql STABLE
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE a record;
+DECLARE
+    path_ text := acting_path();
+    a record;
 BEGIN
-    SELECT x.resident_id, coalesce(x.place_id, d.place_id) AS place_id INTO a
-    FROM alarms x LEFT JOIN devices d ON d.key = x.device_key WHERE x.id = alarm;
-    RETURN CASE WHEN acting_path() = '/' THEN true
-                WHEN a.resident_id IS NOT NULL THEN sees_resident(a.resident_id, 'alarms')
-                ELSE EXISTS (SELECT FROM places p WHERE p.id = a.place_id
-                             AND starts_with(p.path, acting_path())) END;
+    IF path_ = '/' THEN
+        RETURN true;
+    END IF;
+    SELECT x.resident_id, x.place_id, x.device_key INTO a FROM alarms x WHERE x.id = alarm;
+    RETURN CASE WHEN a.resident_id IS NOT NULL THEN sees_resident(a.resident_id, 'alarms')
+                WHEN a.place_id IS NOT NULL THEN place_is_under(a.place_id, path_)
+                ELSE device_stands_under(a.device_key, path_) END;
 END $$;
 
 DO $$
@@ -239,9 +295,11 @@ DECLARE name_ text;
 BEGIN
     FOREACH name_ IN ARRAY ARRAY[
         'acting_user()', 'acting_role()', 'acting_path()', 'acting_residents(text)',
-        'acting_may(text)', 'acting_places()', 'sees_resident(bigint, text)',
-        'sees_place_of_device(integer)', 'sees_device(integer)',
-        'sees_event(integer, timestamptz)', 'sees_alarm(bigint)'
+        'acting_may(text)', 'acting_places()', 'place_is_under(bigint, text)',
+        'place_is_along(bigint, text)', 'resident_is_under(bigint, text)',
+        'device_is_under(integer, text)', 'device_stands_under(integer, text)',
+        'device_is_with(integer, bigint[])', 'sees_resident(bigint, text)',
+        'sees_device(integer)', 'sees_event(integer, timestamptz)', 'sees_alarm(bigint)'
     ] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO anxin_gate', name_);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name_);
@@ -265,6 +323,40 @@ BEGIN
         EXECUTE format('ALTER FUNCTION %s SET search_path = public, pg_temp', name_);
     END LOOP;
 END $$;
+
+-- As before, but whoever asks: the names in it are those of a device and a user that the caller may
+-- not see otherwise. Only of a row that the caller has seen, exactly as it is stored: a made up row
+-- shows nothing.
+CREATE OR REPLACE FUNCTION alarm_object(a alarms) RETURNS jsonb LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path = public, pg_temp SET timezone = 'UTC' AS $$
+BEGIN
+    RETURN (SELECT jsonb_build_object(
+        'id', a.id::text,
+        'resident_id', a.resident_id::text,
+        'place_id', a.place_id::text,
+        'device_id', (SELECT d.id FROM devices d WHERE d.key = a.device_key),
+        'kind', a.kind,
+        'class', a.class,
+        'priority', (ARRAY['low', 'medium', 'high'])[a.priority],
+        'condition', a.condition,
+        'handling', a.handling,
+        'outcome', a.outcome,
+        'count', a.count,
+        'raised_at', a.raised_at,
+        'last_at', a.last_at,
+        'event_at', a.event_at,
+        'late', a.late,
+        'owner', (SELECT u.username FROM users u WHERE u.id = a.owner_id),
+        'snoozed_until', a.snoozed_until,
+        'condition_delay_s',
+            round(extract(epoch FROM greatest(a.raised_at - a.event_at, '0')), 3),
+        'signal_delay_s', (
+            SELECT round(extract(epoch FROM greatest(min(r.at) - a.raised_at, '0')), 3)
+            FROM receipts r WHERE r.alarm_id = a.id AND r.kind = 'displayed'),
+        'detail', a.detail)
+    FROM alarms stored WHERE stored.id = a.id AND stored = a);
+END $$;
+ALTER FUNCTION alarm_object(alarms) OWNER TO anxin_gate;
 
 -- A line of the timeline shows the alarm as the table has it, whoever writes the line: nobody can
 -- tell a stream of an alarm that is not.
@@ -428,137 +520,117 @@ CREATE POLICY api_insert ON places FOR INSERT TO anxin_api WITH CHECK (
 
 GRANT SELECT, INSERT, UPDATE ON residents TO anxin_api;
 CREATE POLICY api_select ON residents FOR SELECT TO anxin_api USING (
-    (SELECT acting_path()) = '/'
-    OR id = ANY((SELECT acting_residents('status'))::bigint[])
-    OR EXISTS (SELECT FROM places p
-               WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path()))));
+    (SELECT acting_path()) = '/' OR place_is_under(place_id, (SELECT acting_path()))
+    OR id = ANY((SELECT acting_residents('status'))::bigint[]));
 CREATE POLICY api_insert ON residents FOR INSERT TO anxin_api WITH CHECK (
-    (SELECT acting_may('residents.write'))
-    AND EXISTS (SELECT FROM places p
-                WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path()))));
+    (SELECT acting_may('residents.write')) AND place_is_under(place_id, (SELECT acting_path())));
 CREATE POLICY api_update ON residents FOR UPDATE TO anxin_api USING (
     (SELECT acting_may('residents.write') OR acting_may('limits.write'))
-    AND EXISTS (SELECT FROM places p
-                WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path()))));
+    AND place_is_under(place_id, (SELECT acting_path())));
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON family_links TO anxin_api;
 CREATE POLICY api_select ON family_links FOR SELECT TO anxin_api USING (
-    user_id = (SELECT acting_user())
-    OR (SELECT acting_path()) = '/'
-    OR (SELECT acting_path()) IS NOT NULL
-       AND EXISTS (SELECT FROM residents r WHERE r.id = resident_id));
+    user_id = (SELECT acting_user()) OR (SELECT acting_path()) = '/'
+    OR resident_is_under(resident_id, (SELECT acting_path())));
 CREATE POLICY api_write ON family_links FOR ALL TO anxin_api USING (
-    (SELECT acting_may('family.write')) AND EXISTS (SELECT FROM residents r WHERE r.id = resident_id));
+    (SELECT acting_may('family.write')) AND resident_is_under(resident_id, (SELECT acting_path())));
 
--- Colleagues of the own place, below and above it, and relatives of own residents; for whom no
--- password is shown. A role other than the administrator's makes and changes relatives only.
+-- Colleagues of the own place, below and above it, and relatives of own residents; of nobody what a
+-- password is compared with. A role other than the administrator's makes and changes relatives only.
 GRANT SELECT (id, username, role, place_id, disabled_at, created_at),
       INSERT (username, password_hash, role, place_id), UPDATE (password_hash, disabled_at)
     ON users TO anxin_api;
 CREATE POLICY api_select ON users FOR SELECT TO anxin_api USING (
-    id = (SELECT acting_user())
-    OR (SELECT acting_path()) = '/'
+    id = (SELECT acting_user()) OR (SELECT acting_path()) = '/'
+    OR place_is_along(place_id, (SELECT acting_path()))
     OR (SELECT acting_path()) IS NOT NULL
        AND (role = 'admin' AND place_id IS NULL
-            OR EXISTS (SELECT FROM places p WHERE p.id = place_id)
             OR EXISTS (SELECT FROM family_links f WHERE f.user_id = users.id)));
 CREATE POLICY api_insert ON users FOR INSERT TO anxin_api WITH CHECK (
     (SELECT acting_may('users.write'))
     AND (role = 'family' OR (SELECT acting_role()) = 'admin')
-    AND ((SELECT acting_path()) = '/'
-         OR EXISTS (SELECT FROM places p
-                    WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path())))));
+    AND place_is_under(place_id, (SELECT acting_path())));
 CREATE POLICY api_update ON users FOR UPDATE TO anxin_api USING (
     (SELECT acting_may('users.write'))
     AND (role = 'family' OR (SELECT acting_role()) = 'admin')
-    AND ((SELECT acting_path()) = '/'
-         OR EXISTS (SELECT FROM places p
-                    WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path())))));
+    AND place_is_under(place_id, (SELECT acting_path())));
 
 -- Sessions can be ended, their tokens not be read: one's own, and those of users one may change.
 GRANT SELECT (user_id, created_at, expires_at), DELETE ON sessions TO anxin_api;
 CREATE POLICY api_select ON sessions FOR SELECT TO anxin_api USING (
     user_id = (SELECT acting_user())
     OR (SELECT acting_may('users.write')) AND EXISTS (
-        SELECT FROM users u LEFT JOIN places p ON p.id = u.place_id
+        SELECT FROM users u
         WHERE u.id = user_id AND (u.role = 'family' OR (SELECT acting_role()) = 'admin')
-          AND starts_with(coalesce(p.path, '/'), (SELECT acting_path()))));
-CREATE POLICY api_delete ON sessions FOR DELETE TO anxin_api USING (true);
+          AND place_is_under(u.place_id, (SELECT acting_path()))));
+CREATE POLICY api_delete ON sessions FOR DELETE TO anxin_api USING ((SELECT acting_user()) IS NOT NULL);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON assignments TO anxin_api;
 CREATE POLICY api_select ON assignments FOR SELECT TO anxin_api USING (
-    (SELECT acting_path()) = '/'
-    OR EXISTS (SELECT FROM residents r WHERE r.id = resident_id)
-    OR (SELECT acting_path()) IS NOT NULL AND sees_place_of_device(device_key));
+    (SELECT acting_path()) = '/' OR resident_is_under(resident_id, (SELECT acting_path()))
+    OR resident_id = ANY((SELECT acting_residents('status'))::bigint[])
+    OR device_stands_under(device_key, (SELECT acting_path())));
 CREATE POLICY api_insert ON assignments FOR INSERT TO anxin_api WITH CHECK (
-    (SELECT acting_may('devices.write')) AND sees_device(device_key)
-    AND EXISTS (SELECT FROM residents r WHERE r.id = resident_id));
+    (SELECT acting_may('devices.write')) AND resident_is_under(resident_id, (SELECT acting_path()))
+    AND sees_device(device_key));
 CREATE POLICY api_update ON assignments FOR UPDATE TO anxin_api USING (
     (SELECT acting_may('devices.write')));
 CREATE POLICY api_delete ON assignments FOR DELETE TO anxin_api USING (
     (SELECT acting_may('devices.write')));
 
+-- A relative sees what devices its resident has and had, for the events of then.
 GRANT SELECT (key, id, kind, name, place_id, revoked_at, created_at, gateway_key),
       INSERT (id, kind, name, place_id, salt, secret_hash),
       UPDATE (kind, name, place_id, gateway_key, salt, secret_hash, revoked_at)
     ON devices TO anxin_api;
 CREATE POLICY api_select ON devices FOR SELECT TO anxin_api USING (
-    (SELECT acting_path()) = '/'
-    OR EXISTS (SELECT FROM places p
-               WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path())))
-    OR EXISTS (SELECT FROM assignments s JOIN residents r ON r.id = s.resident_id
-               WHERE s.device_key = key
-                 AND (s.during @> now() OR (SELECT acting_path()) IS NULL)));
+    (SELECT acting_path()) = '/' OR place_is_under(place_id, (SELECT acting_path()))
+    OR device_is_under(key, (SELECT acting_path()))
+    OR (SELECT acting_path()) IS NULL AND EXISTS (
+        SELECT FROM assignments s WHERE s.device_key = key
+          AND s.resident_id = ANY((SELECT acting_residents('status'))::bigint[])));
 CREATE POLICY api_insert ON devices FOR INSERT TO anxin_api WITH CHECK (
-    (SELECT acting_may('devices.write'))
-    AND ((SELECT acting_path()) = '/'
-         OR EXISTS (SELECT FROM places p
-                    WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path())))));
+    (SELECT acting_may('devices.write')) AND place_is_under(place_id, (SELECT acting_path())));
 CREATE POLICY api_update ON devices FOR UPDATE TO anxin_api USING (
-    (SELECT acting_may('devices.write')) AND sees_device(key))
+    (SELECT acting_may('devices.write')) AND device_is_under(key, (SELECT acting_path())))
     WITH CHECK ((SELECT acting_may('devices.write')));
 
 GRANT SELECT ON device_states, latest, events TO anxin_api;
 CREATE POLICY api_select ON device_states FOR SELECT TO anxin_api USING (
-    (SELECT acting_path()) = '/' OR (SELECT acting_user()) IS NOT NULL AND sees_device(device_key));
+    (SELECT acting_path()) = '/' OR device_is_under(device_key, (SELECT acting_path()))
+    OR device_is_with(device_key, (SELECT acting_residents('status'))));
 CREATE POLICY api_select ON latest FOR SELECT TO anxin_api USING (
-    (SELECT acting_path()) = '/' OR (SELECT acting_user()) IS NOT NULL AND sees_device(device_key));
+    (SELECT acting_path()) = '/' OR device_is_under(device_key, (SELECT acting_path()))
+    OR device_is_with(device_key, (SELECT acting_residents('status'))));
 CREATE POLICY api_select ON events FOR SELECT TO anxin_api USING (
     (SELECT acting_path()) = '/' OR (SELECT acting_user()) IS NOT NULL AND sees_event(device_key, ts));
 
 GRANT SELECT, INSERT ON commands TO anxin_api;
 CREATE POLICY api_select ON commands FOR SELECT TO anxin_api USING (
-    (SELECT acting_may('devices.read')) AND sees_device(device_key));
+    (SELECT acting_may('devices.read')) AND device_is_under(device_key, (SELECT acting_path())));
 CREATE POLICY api_insert ON commands FOR INSERT TO anxin_api WITH CHECK (
     (SELECT acting_may('devices.write')) AND created_by = (SELECT acting_user())
-    AND sees_device(device_key));
+    AND device_is_under(device_key, (SELECT acting_path())));
 
 GRANT SELECT ON quarantine TO anxin_api;
 CREATE POLICY api_select ON quarantine FOR SELECT TO anxin_api USING (
     (SELECT acting_may('quarantine.read'))
-    AND ((SELECT acting_path()) = '/'
-         OR EXISTS (SELECT FROM devices d WHERE d.id = device_id)));
+    AND ((SELECT acting_path()) = '/' OR EXISTS (SELECT FROM devices d WHERE d.id = device_id)));
 
--- An alarm is where its subject is: the resident, else the place, else the place of the device.
 GRANT SELECT, UPDATE (handling, owner_id, outcome, closed_at, snoozed_until) ON alarms TO anxin_api;
 CREATE POLICY api_select ON alarms FOR SELECT TO anxin_api USING (
     (SELECT acting_path()) = '/'
-    OR resident_id = ANY((SELECT acting_residents('alarms'))::bigint[])
-    OR (SELECT acting_path()) IS NOT NULL
-       AND CASE WHEN resident_id IS NOT NULL
-                THEN EXISTS (SELECT FROM residents r WHERE r.id = resident_id)
-                WHEN place_id IS NOT NULL
-                THEN EXISTS (SELECT FROM places p
-                             WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path())))
-                ELSE sees_place_of_device(device_key) END);
+    OR CASE WHEN resident_id IS NOT NULL THEN resident_is_under(resident_id, (SELECT acting_path()))
+            WHEN place_id IS NOT NULL THEN place_is_under(place_id, (SELECT acting_path()))
+            ELSE device_stands_under(device_key, (SELECT acting_path())) END
+    OR resident_id = ANY((SELECT acting_residents('alarms'))::bigint[]));
 CREATE POLICY api_update ON alarms FOR UPDATE TO anxin_api USING (
     (SELECT acting_may('alarms.acknowledge') OR acting_may('alarms.close')
             OR acting_may('alarms.snooze')));
 
 GRANT SELECT, INSERT ON timeline TO anxin_api;
 CREATE POLICY api_select ON timeline FOR SELECT TO anxin_api USING (
-    (SELECT acting_may('timeline.read'))
-    AND ((SELECT acting_path()) = '/' OR sees_alarm(alarm_id)));
+    (SELECT acting_may('timeline.read')) AND ((SELECT acting_path()) = '/' OR sees_alarm(alarm_id)));
 CREATE POLICY api_insert ON timeline FOR INSERT TO anxin_api WITH CHECK (
     (SELECT acting_may('alarms.acknowledge') OR acting_may('alarms.close')
             OR acting_may('alarms.snooze'))
@@ -568,55 +640,40 @@ GRANT SELECT ON receipts, deliveries, escalations TO anxin_api;
 CREATE POLICY api_select ON receipts FOR SELECT TO anxin_api USING (
     (SELECT acting_path()) = '/' OR (SELECT acting_user()) IS NOT NULL AND sees_alarm(alarm_id));
 CREATE POLICY api_select ON deliveries FOR SELECT TO anxin_api USING (
-    (SELECT acting_may('timeline.read'))
-    AND ((SELECT acting_path()) = '/' OR sees_alarm(alarm_id)));
+    (SELECT acting_may('timeline.read')) AND ((SELECT acting_path()) = '/' OR sees_alarm(alarm_id)));
 CREATE POLICY api_select ON escalations FOR SELECT TO anxin_api USING (
-    (SELECT acting_may('timeline.read'))
-    AND ((SELECT acting_path()) = '/' OR sees_alarm(alarm_id)));
+    (SELECT acting_may('timeline.read')) AND ((SELECT acting_path()) = '/' OR sees_alarm(alarm_id)));
 
 -- Rosters and ladders of a place hold for what is below it.
 GRANT SELECT, INSERT, DELETE ON shifts TO anxin_api;
 CREATE POLICY api_select ON shifts FOR SELECT TO anxin_api USING (
-    (SELECT acting_path()) = '/'
-    OR (SELECT acting_may('roster.read')) AND EXISTS (SELECT FROM places p WHERE p.id = place_id));
+    (SELECT acting_may('roster.read')) AND place_is_along(place_id, (SELECT acting_path())));
 CREATE POLICY api_insert ON shifts FOR INSERT TO anxin_api WITH CHECK (
-    (SELECT acting_may('roster.write')) AND EXISTS (
-        SELECT FROM places p WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path()))));
+    (SELECT acting_may('roster.write')) AND place_is_under(place_id, (SELECT acting_path())));
 CREATE POLICY api_delete ON shifts FOR DELETE TO anxin_api USING (
-    (SELECT acting_may('roster.write')) AND EXISTS (
-        SELECT FROM places p WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path()))));
+    (SELECT acting_may('roster.write')) AND place_is_under(place_id, (SELECT acting_path())));
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON ladders TO anxin_api;
 CREATE POLICY api_select ON ladders FOR SELECT TO anxin_api USING (
-    (SELECT acting_path()) = '/'
-    OR (SELECT acting_may('roster.read')) AND EXISTS (SELECT FROM places p WHERE p.id = place_id));
+    (SELECT acting_may('roster.read')) AND place_is_along(place_id, (SELECT acting_path())));
 CREATE POLICY api_write ON ladders FOR ALL TO anxin_api USING (
-    (SELECT acting_may('roster.write')) AND EXISTS (
-        SELECT FROM places p WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path()))));
+    (SELECT acting_may('roster.write')) AND place_is_under(place_id, (SELECT acting_path())));
 
 -- Own ways of being reached; for who leads a place, those of its offices and of its people.
 GRANT SELECT, INSERT, UPDATE, DELETE ON contacts TO anxin_api;
 CREATE POLICY api_all ON contacts FOR ALL TO anxin_api USING (
     user_id = (SELECT acting_user())
     OR (SELECT acting_may('contacts.write'))
-       AND ((SELECT acting_path()) = '/'
-            OR EXISTS (SELECT FROM places p
-                       WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path())))
-            OR EXISTS (SELECT FROM users u JOIN places p ON p.id = u.place_id
-                       WHERE u.id = user_id AND starts_with(p.path, (SELECT acting_path())))));
+       AND (place_is_under(place_id, (SELECT acting_path()))
+            OR EXISTS (SELECT FROM users u
+                       WHERE u.id = user_id AND place_is_under(u.place_id, (SELECT acting_path())))));
 
 GRANT SELECT ON stations, self_tests TO anxin_api;
 CREATE POLICY api_select ON stations FOR SELECT TO anxin_api USING (
     user_id = (SELECT acting_user())
-    OR (SELECT acting_may('stations.read'))
-       AND ((SELECT acting_path()) = '/'
-            OR EXISTS (SELECT FROM places p
-                       WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path())))));
+    OR (SELECT acting_may('stations.read')) AND place_is_under(place_id, (SELECT acting_path())));
 CREATE POLICY api_select ON self_tests FOR SELECT TO anxin_api USING (
-    (SELECT acting_may('stations.read'))
-    AND ((SELECT acting_path()) = '/'
-         OR EXISTS (SELECT FROM places p
-                    WHERE p.id = place_id AND starts_with(p.path, (SELECT acting_path())))));
+    (SELECT acting_may('stations.read')) AND place_is_under(place_id, (SELECT acting_path())));
 
 GRANT SELECT ON listening TO anxin_api;
 CREATE POLICY api_select ON listening FOR SELECT TO anxin_api USING ((SELECT acting_user()) IS NOT NULL);
