@@ -582,5 +582,6 @@ CREATE POLICY api_insert ON erasures FOR INSERT TO anxin_api WITH CHECK (
     AND EXISTS (SELECT FROM residents r
                 WHERE r.id = resident_id AND r.place_id = erasures.place_id));
 CREATE POLICY api_update ON erasures FOR UPDATE TO anxin_api USING (
-    (SELECT acting_may('administer')) AND began_at IS NULL)
+    (SELECT acting_may('administer')) AND began_at IS NULL
+    AND place_is_under(place_id, (SELECT acting_path())))
     WITH CHECK (approved_at IS NULL OR approved_by = (SELECT acting_user()));
