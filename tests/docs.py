@@ -27,7 +27,7 @@ DIAGRAMS: Final = {
     "people": ("places", "residents", "users", "family_links", "sessions", "login_attempts",
                "tickets"),
     "devices": ("devices", "assignments", "device_states", "device_changes", "commands",
-                "listening"),
+                "enrolments", "listening"),
     "readings": ("telemetry", "latest", "events", "minute_rollup", "hour_rollup", "rollup_due",
                  "quarantine"),
     "alarms": ("alarms", "timeline", "outbox", "receipts"),
