@@ -163,6 +163,13 @@ def _database(settings: Settings) -> Findings:
         yield Verdict.FAULT, f"{len(server.pending)} migration(s) missing: run `anxin migrate`"
     else:
         yield Verdict.GOOD, "the schema is up to date"
+    if server.unfenced:
+        yield Verdict.FAULT, f"row security is off for {', '.join(server.unfenced)}: restore it"
+    elif not server.pending:
+        yield Verdict.GOOD, "row security is in force on every table of ours"
+    if server.mighty:
+        text = "its user passes row security by: give each service a login that only has its role"
+        yield Verdict.NOTE, text
     if server.timescale:
         yield Verdict.GOOD, "TimescaleDB is there: hypertables, compression, policies"
     else:

@@ -6,6 +6,16 @@ import msgspec
 
 from anxin.db.migrate import connect, has_timescale, pending
 
+_UNFENCED = """
+    SELECT c.relname FROM pg_class c
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+      AND NOT (c.relrowsecurity AND c.relforcerowsecurity) AND c.relname !~ '^telemetry'
+      AND c.relname NOT IN ('minute_rollup', 'hour_rollup', 'rollup_due')
+      AND to_regclass('role_rights') IS NOT NULL
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY 1
+"""
+
 
 class Server(msgspec.Struct, frozen=True):
     """The facts about a server that decide whether Anxin can work on it."""
@@ -13,6 +23,10 @@ class Server(msgspec.Struct, frozen=True):
     version: str
     timescale: bool
     pending: tuple[str, ...]
+    unfenced: tuple[str, ...]
+    """Tables without row security in force; readings and their rollups cannot have it."""
+    mighty: bool
+    """Whether this user passes row security by: a superuser, or with BYPASSRLS."""
     clock_ahead_seconds: float
     """How far the server's clock is ahead of this machine's, half the round trip allowed for."""
 
@@ -27,6 +41,10 @@ def describe(dsn: str) -> Server:
         ).fetchone()
         after = time.time()
         timescale = has_timescale(connection)
+        unfenced = connection.execute(_UNFENCED).fetchall()
+        mighty = connection.execute(
+            "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = session_user"
+        ).fetchone()
     if row is None:
         raise AssertionError("a SELECT without FROM always has a row")
     clock, version = row
@@ -34,5 +52,7 @@ def describe(dsn: str) -> Server:
         version=str(version),
         timescale=timescale,
         pending=tuple(pending(dsn)),
+        unfenced=tuple(str(name) for (name,) in unfenced),
+        mighty=bool(mighty and mighty[0]),
         clock_ahead_seconds=float(str(clock)) - (before + after) / 2,
     )
