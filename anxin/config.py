@@ -82,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     remember_hours: int = 24
     """So long ingest lets known devices in by its copy of their keys when the database is away."""
     session_hours: int = 12
+    session_idle_minutes: int = 120
+    """A login that nobody uses ends sooner; an open alarm stream uses it."""
     cookie_secure: bool = False
     """Set when the pages are served over HTTPS, as they should be outside one machine."""
     trusted_proxies: str = ""

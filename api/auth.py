@@ -14,25 +14,40 @@ from pydantic import BaseModel, StringConstraints
 from anxin.db.scope import Scope
 from anxin.db.sessions import (
     Authority,
+    OwnSession,
     authorities,
+    confirm,
     create_session,
+    end_own,
     end_session,
     forgive_attempts,
     hash_token,
     note_attempt,
+    sessions_of,
 )
 from anxin.db.users import Role, User, credentials
+from anxin.errors import NotFound
 from anxin.logs import log
 from anxin.passwords import password_matches
-from api.answers import answer
-from api.fields import Body, Text
+from api.answers import Page, answer
+from api.fields import Body, Id, Text
 from api.permissions import Forbidden, Right, scope_of
-from api.problems import TooMany, Unauthenticated
-from api.services import COOKIE, Db, Shared, services, token_of
+from api.problems import NotConfirmed, TooMany, Unauthenticated
+from api.services import COOKIE, Db, Services, Shared, services, token_of
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FREE_ATTEMPTS: Final = 5
 _LONGEST_DELAY_S: Final = 8.0
+_WRONG: Final = "User name or password is wrong."
+CONFIRMED_FOR: Final = timedelta(minutes=10)
+"""So long a shown password counts for what must be confirmed."""
+_LONGEST_DEVICE: Final = 60
+# In this order: browsers and systems say that they are others as well.
+_BROWSERS: Final = (("MicroMessenger", "WeChat"), ("Edg", "Edge"), ("Firefox", "Firefox"),
+                    ("Chrome", "Chrome"), ("Safari", "Safari"))  # fmt: skip
+_SYSTEMS: Final = (("HarmonyOS", "HarmonyOS"), ("Android", "Android"), ("iPhone", "iPhone"),
+                   ("iPad", "iPad"), ("Windows", "Windows"), ("Macintosh", "macOS"),
+                   ("Linux", "Linux"))  # fmt: skip
 
 router = APIRouter(tags=["sessions"])
 _log = log(__name__)
@@ -85,6 +100,17 @@ def may(right: Right) -> Any:  # noqa: ANN401  # what FastAPI's Depends returns
     return Depends(grant)
 
 
+def confirmed(right: Right) -> Any:  # noqa: ANN401  # what FastAPI's Depends returns
+    """Return the dependency for what a stolen session must not do: the password was just shown."""
+
+    async def grant(granted: Annotated[Grant, may(right)]) -> Grant:
+        if granted.user.confirmed_at < datetime.now(UTC) - CONFIRMED_FOR:
+            raise NotConfirmed
+        return granted
+
+    return Depends(grant)
+
+
 class Login(Body):
     """A user name and its password."""
 
@@ -106,29 +132,32 @@ async def login(body: Login, request: Request, shared: Shared) -> Response:
     """Begin a session: as a cookie for pages, and as a bearer token for programs."""
     if _from_other_site(request):
         raise Forbidden("This was sent by a page of another site.")
-    address = request.client.host if request.client else "unknown"
-    attempts = await note_attempt(shared.door, body.username, address)
-    await _slow_down(shared.delayed, *attempts)
+    address = _address(request)
     known = await credentials(shared.door, body.username)
     request.state.user_id = known and known[0]  # for the audit, whether it is them or not
-    async with shared.hashing:
-        right = await asyncio.to_thread(password_matches, body.password, known and known[1])
-    if known is None or not right:
-        _log.info("login_failed", address=address, failed_before=attempts[0])
-        raise Unauthenticated("User name or password is wrong.")
-    await forgive_attempts(shared.door, body.username, address)
+    await _check(shared, body.username, body.password, address)
+    if known is None:
+        raise Unauthenticated(_WRONG)
     token = secrets.token_urlsafe(32)
     lifetime = timedelta(hours=shared.settings.session_hours)
-    expires_at = datetime.now(UTC) + lifetime
-    await create_session(shared.door, known[0], hash_token(token), expires_at)
+    await create_session(
+        shared.door,
+        known[0],
+        hash_token(token),
+        idle=timedelta(minutes=shared.settings.session_idle_minutes),
+        ends_at=datetime.now(UTC) + lifetime,
+        address=address,
+        device=_device(request.headers.get("user-agent", "")),
+    )
     user = (await authorities(shared.door, [hash_token(token)])).get(hash_token(token))
     if user is None:
-        raise Unauthenticated("User name or password is wrong.")
+        raise Unauthenticated(_WRONG)
+    await _end_former(request, shared, user)
     _log.info("login", user=user.user_id)
     body_ = {
         "access_token": token,
         "token_type": "bearer",
-        "expires_at": expires_at,
+        "expires_at": user.expires_at,
         "user": as_user(user),
     }
     response = answer(body_, headers={"cache-control": "no-store"})
@@ -154,6 +183,44 @@ async def logout(user: Current, shared: Shared) -> Response:
         COOKIE, path="/", secure=shared.settings.cookie_secure, httponly=True, samesite="strict"
     )
     return response
+
+
+@router.get("/me/sessions", response_model=Page[OwnSession])
+async def list_own_sessions(user: Current, database: Db) -> Response:
+    """Return where one is logged in: address, device and last use."""
+    found = await sessions_of(database, user.user_id, user.session_id)
+    return answer({"items": found, "next": None})
+
+
+@router.delete("/me/sessions", status_code=HTTPStatus.NO_CONTENT)
+async def end_other_sessions(user: Current, shared: Shared) -> Response:
+    """End every session of one's own but this one; their streams are closed."""
+    await end_own(shared.door, user.user_id, user.session_id, None)
+    shared.hub.look_again()
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.delete("/me/sessions/{session_id}", status_code=HTTPStatus.NO_CONTENT)
+async def end_own_session(session_id: Id, user: Current, shared: Shared) -> Response:
+    """End one session of one's own; its streams are closed."""
+    if not await end_own(shared.door, user.user_id, user.session_id, int(session_id)):
+        raise NotFound(f"You have no session {session_id}.")
+    shared.hub.look_again()
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+class Confirmation(Body):
+    """The password of who is logged in."""
+
+    password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+@router.post("/auth/step-up", status_code=HTTPStatus.NO_CONTENT)
+async def step_up(body: Confirmation, request: Request, user: Current, shared: Shared) -> Response:
+    """Show the password again; for ten minutes this session may do what asks for it."""
+    await _check(shared, user.username, body.password, _address(request))
+    await confirm(shared.door, user.token_hash)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 class Me(BaseModel):
@@ -204,6 +271,48 @@ def _from_other_site(request: Request) -> bool:
     origin = request.headers.get("origin")
     host = request.headers.get("host", "").lower()
     return origin is not None and origin.partition("://")[2].lower() != host
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+async def _check(shared: Services, username: str, password: str, address: str) -> None:
+    """Raise Unauthenticated for a wrong password; whoever guesses is slowed down."""
+    attempts = await note_attempt(shared.door, username, address)
+    await _slow_down(shared.delayed, *attempts)
+    # Looked up after the wait: what was changed meanwhile holds.
+    known = await credentials(shared.door, username)
+    async with shared.hashing:
+        right = await asyncio.to_thread(password_matches, password, known and known[1])
+    if not right:
+        _log.info("login_failed", address=address, failed_before=attempts[0])
+        raise Unauthenticated(_WRONG)
+    await forgive_attempts(shared.door, username, address)
+
+
+async def _end_former(request: Request, shared: Services, user: Authority) -> None:
+    """End the session that this browser had for the same user: a new login takes its place.
+
+    A program that keeps several tokens keeps them.
+    """
+    former = request.cookies.get(COOKIE, "")
+    if not former or "sec-fetch-site" not in request.headers:
+        return
+    token_hash = hash_token(former)
+    known = (await authorities(shared.door, [token_hash])).get(token_hash)
+    if known is not None and known.user_id == user.user_id:
+        await end_session(shared.door, token_hash)
+        shared.hub.look_again()
+
+
+def _device(says: str) -> str:
+    """Return in words what a browser or program says of itself."""
+    system = next((name for sign, name in _SYSTEMS if sign in says), "")
+    browser = next((name for sign, name in _BROWSERS if sign in says), "")
+    if system or browser:
+        return " · ".join(filter(None, (browser, system)))
+    return "".join(letter for letter in says if letter.isprintable())[:_LONGEST_DEVICE]
 
 
 async def _slow_down(delayed: asyncio.Semaphore, from_here: int, from_anywhere: int) -> None:

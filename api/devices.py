@@ -14,7 +14,7 @@ from anxin.db.commands import Command, commands, send_command
 from anxin.db.devices import Device, DeviceKind
 from anxin.device_secret import new_secret
 from api.answers import After, Limit, Page, answer, page, serial_after
-from api.auth import Grant, may
+from api.auth import Grant, confirmed, may
 from api.fields import Body, DeviceId, Id, JsonObject, Moment, Text, number
 from api.problems import Unusable
 from api.services import Db
@@ -158,7 +158,7 @@ async def revoke_device(
 @router.post("/{device_id}/secret", response_model=Secret)
 async def renew_secret(
     device_id: DeviceId,
-    grant: Annotated[Grant, may("devices.secrets")],
+    grant: Annotated[Grant, confirmed("devices.secrets")],
     database: Db,
     body: Renewal | None = None,
 ) -> Response:

@@ -387,6 +387,8 @@ class Hub:
                 if seated:
                     self._seats.enter(viewer)
                     self._newcomers.add(viewer)
+            else:
+                viewer.user = user  # used now, so it ends later
 
     async def _greet_newcomers(self) -> None:
         """Show new viewers how everybody is; those with the same scope share the work."""

@@ -19,7 +19,7 @@ from anxin.logs import log
 from anxin.notify.notice import initials
 from anxin.notify.phone import FAULT, plain_number
 from api.answers import Page, answer
-from api.auth import Grant, may
+from api.auth import Grant, confirmed, may
 from api.fields import Body, Id, Name, Text
 from api.permissions import Right
 from api.problems import Unusable
@@ -34,10 +34,10 @@ _log = log(__name__)
 def disclosing(right: Right) -> Any:  # noqa: ANN401  # what FastAPI's Depends returns
     """Return the dependency of every route that hands out what is masked elsewhere.
 
-    This is the one place where such a route can ask for more than the right.
+    The password must have been shown within the last ten minutes.
     """
 
-    async def grant(granted: Annotated[Grant, may(right)]) -> Grant:
+    async def grant(granted: Annotated[Grant, confirmed(right)]) -> Grant:
         _log.info("disclosing", user=granted.user.user_id, right=right)
         return granted
 

@@ -22,6 +22,10 @@ class Unauthenticated(AnxinError):
     """Log in first: this needs a session."""
 
 
+class NotConfirmed(Forbidden):
+    """Confirm your password first (POST /api/v1/auth/step-up), then try again within 10 minutes."""
+
+
 class Unusable(AnxinError):
     """The request cannot be used as it is."""
 
@@ -97,6 +101,8 @@ def problem(
 async def _on_our_error(_: Request, error: Exception) -> Response:
     if isinstance(error, WrongState):
         return problem(HTTPStatus.CONFLICT, str(error), alarm=error.alarm)
+    if isinstance(error, NotConfirmed):
+        return problem(HTTPStatus.FORBIDDEN, str(error), type="step-up")
     if isinstance(error, Unreliable):
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), faults=error.faults)
     for kind in type(error).__mro__:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from anxin.db.pool import Database, blocks
@@ -18,8 +18,12 @@ class Authority:
     `path` is the prefix of the places of staff; `links` what a family user may see of whom.
     """
 
+    session_id: int
+    confirmed_at: datetime = field(compare=False)
+    """When its password was last shown."""
     token_hash: bytes
-    expires_at: datetime
+    expires_at: datetime = field(compare=False)
+    """Moves on with use, so it makes nobody another."""
     user_id: int
     username: str
     role: Role
@@ -37,14 +41,62 @@ def hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class OwnSession:
+    """A session as its user sees it; `current` is the one that asks."""
+
+    id: str
+    created_at: datetime
+    used_at: datetime
+    expires_at: datetime
+    address: str
+    device: str
+    current: bool
+
+
 async def create_session(
-    database: Database, user_id: int, token_hash: bytes, expires_at: datetime
+    database: Database,
+    user_id: int,
+    token_hash: bytes,
+    *,
+    idle: timedelta,
+    ends_at: datetime,
+    address: str,
+    device: str,
 ) -> None:
-    """Start a session, and forget those that have run out."""
+    """Start a session that ends unused, or at the latest then; forget those that have run out."""
     await database.execute(
         blocks("sessions")["create"],
-        {"token_hash": token_hash, "user_id": user_id, "expires_at": expires_at},
+        {
+            "token_hash": token_hash,
+            "user_id": user_id,
+            "idle": idle,
+            "ends_at": ends_at,
+            "address": address,
+            "device": device,
+        },
     )
+
+
+async def sessions_of(database: Database, user_id: int, current: int) -> list[OwnSession]:
+    """Return the sessions of a user, the one used last first."""
+    rows = await database.fetch(
+        blocks("sessions")["list"], {"user_id": user_id, "current": current}
+    )
+    return [OwnSession(**row) for row in rows]
+
+
+async def end_own(database: Database, user_id: int, current: int, one: int | None) -> int:
+    """End one session of a user, or all but the current one; return how many ended."""
+    row = await database.fetch_one(
+        blocks("sessions")["end_own"], {"user_id": user_id, "current": current, "id": one}
+    )
+    return int(row["ended"]) if row else 0
+
+
+async def confirm(database: Database, token_hash: bytes) -> None:
+    """Note that the user of a session has shown its password again."""
+    await database.execute(blocks("sessions")["confirm"], {"token_hash": token_hash})
 
 
 async def authorities(database: Database, hashes: Sequence[bytes]) -> dict[bytes, Authority]:

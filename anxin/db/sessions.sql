@@ -1,11 +1,23 @@
 -- name: create
 WITH swept AS (DELETE FROM sessions WHERE expires_at < now())
-INSERT INTO sessions (token_hash, user_id, expires_at)
-VALUES (%(token_hash)s, %(user_id)s, %(expires_at)s)
+INSERT INTO sessions (token_hash, user_id, expires_at, idle, ends_at, address, device)
+VALUES (%(token_hash)s, %(user_id)s, least(now() + %(idle)s::interval, %(ends_at)s), %(idle)s,
+        %(ends_at)s, %(address)s, %(device)s)
 
 -- name: authorities
 -- Staff sees the tree under its place, an admin without place everything, a family its relatives.
-SELECT s.token_hash, s.expires_at, u.id AS user_id, u.username, u.role, u.place_id,
+-- To be asked for is to be used: noted once a minute. Requests of one session do not wait for each
+-- other to note it.
+WITH used AS (
+    UPDATE sessions SET used_at = now(),
+        expires_at = coalesce(least(now() + idle, ends_at), expires_at)
+    WHERE token_hash IN (
+        SELECT token_hash FROM sessions
+        WHERE token_hash = ANY(%(hashes)s::bytea[]) AND expires_at > now()
+          AND used_at < now() - interval '1 minute'
+        FOR UPDATE SKIP LOCKED)
+)
+SELECT s.id AS session_id, s.confirmed_at, s.token_hash, s.expires_at, u.id AS user_id, u.username, u.role, u.place_id,
     CASE WHEN u.role = 'family' THEN NULL
          WHEN u.place_id IS NULL AND u.role = 'admin' THEN '/'
          ELSE p.path END AS path,
@@ -24,6 +36,24 @@ WHERE s.token_hash = ANY(%(hashes)s::bytea[]) AND s.expires_at > now() AND u.dis
 -- user has another screen on duty, that one says so again within seconds.
 WITH ended AS (DELETE FROM sessions WHERE token_hash = %(token_hash)s RETURNING user_id)
 UPDATE stations SET on_duty = false WHERE user_id IN (SELECT user_id FROM ended)
+
+-- name: list
+-- The database shows a session those of its own user and of whom it manages.
+SELECT id::text, created_at, used_at, expires_at, address, device, id = %(current)s AS current
+FROM sessions WHERE user_id = %(user_id)s AND expires_at > now() ORDER BY used_at DESC, id DESC
+
+-- name: end_own
+-- One of them, or all but the one that asks.
+WITH ended AS (
+    DELETE FROM sessions
+    WHERE user_id = %(user_id)s
+      AND CASE WHEN %(id)s::bigint IS NULL THEN id <> %(current)s ELSE id = %(id)s::bigint END
+    RETURNING user_id),
+off AS (UPDATE stations SET on_duty = false WHERE user_id IN (SELECT user_id FROM ended))
+SELECT count(*) AS ended FROM ended
+
+-- name: confirm
+UPDATE sessions SET confirmed_at = now() WHERE token_hash = %(token_hash)s
 
 -- name: note_attempt
 -- Noted before the password is looked at, so that attempts made at once count one another.

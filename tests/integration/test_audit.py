@@ -15,6 +15,7 @@ from anxin.audit import Signer
 from anxin.config import Settings
 from anxin.db.audit import Chainer
 from anxin.db.pool import Database
+from anxin.db.sessions import hash_token
 from anxin.enrolment import hash_code, new_code, read_code
 from anxin.keys import key_line
 from api import recording
@@ -165,6 +166,13 @@ def _code(world: World) -> dict[str, str]:
 _erasure = _row("erasure", "erasures", "resident_id, requested_by", "{bela}, {supervisor}")
 
 
+def _second(world: World) -> dict[str, str]:
+    token = world.tokens["nurse"]
+    hashed = hash_token(world.log_in("nurse"))
+    world.tokens["nurse"] = token
+    return {"session": str(world.one("SELECT id FROM sessions WHERE token_hash = %s", hashed))}
+
+
 CASES: dict[tuple[str, str], tuple[str, dict[str, Any] | None, Prepare, set[tuple[str, str]]]] = {
     ("POST", "/places"): (
         "supervisor", {"parent_id": "{A}", "kind": "room", "name": "1"}, _nothing,
@@ -248,6 +256,11 @@ CASES: dict[tuple[str, str], tuple[str, dict[str, Any] | None, Prepare, set[tupl
     ("PATCH", "/users/{user_id}"): ("admin", {"disabled": True}, _nothing, {("change", "user")}),
     ("POST", "/auth/login"): (
         "nobody", {"username": "nurse", "password": PASSWORD}, _nothing, {("login", "session")}),
+    ("POST", "/auth/step-up"): (
+        "nurse", {"password": PASSWORD}, _nothing, {("step-up", "session")}),
+    ("DELETE", "/me/sessions"): ("nurse", None, _nothing, {("sessions", "session")}),
+    ("DELETE", "/me/sessions/{session_id}"): (
+        "nurse", None, _second, {("delete", "session")}),
     ("POST", "/auth/logout"): ("nurse", None, _nothing, {("logout", "session")}),
 }  # fmt: skip
 """By route that changes something: who asks, with what, after which preparation; what is told."""
