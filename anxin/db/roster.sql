@@ -63,6 +63,11 @@ JOIN users u ON u.id = %(user_id)s AND u.disabled_at IS NULL
 LEFT JOIN places up ON up.id = u.place_id
 WHERE p.id = %(place_id)s AND starts_with(p.path, %(path)s::text)
   AND starts_with(p.path, coalesce(up.path, '/'))
+  -- Nor does anybody stand in for a stranger: that would tell whether there is such a one.
+  AND (%(stands_in_for)s::bigint IS NULL OR EXISTS (
+      SELECT FROM users s LEFT JOIN places sp ON sp.id = s.place_id
+      WHERE s.id = %(stands_in_for)s::bigint AND s.role IN ('nurse', 'supervisor', 'admin')
+        AND starts_with(p.path, coalesce(sp.path, '/'))))
 RETURNING id::text, place_id::text, user_id::text, post, lower(during) AS begins_at,
           upper(during) AS ends_at, stands_in_for::text, note
 
