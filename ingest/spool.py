@@ -194,7 +194,8 @@ class Spool:
     def _adopt(self, slot: int) -> int:
         """Take over some of what a process that is gone left in its file, emergencies first.
 
-        Should we die between the two commits it is there twice, which storing it bears.
+        A file that cannot be written is not taken from. Should the machine die between the commits
+        of the two files, what was moved is there twice, which storing it bears.
         """
         lock = self._try_lock(slot)
         if lock is None:
@@ -202,17 +203,22 @@ class Spool:
         try:
             self._db.execute("ATTACH ? AS other", [str(self._file(slot))])
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 for urgent in (True, False):
                     found = self._db.execute(_ADOPT, [urgent, ADOPTED_AT_ONCE]).rowcount
                     if found:
                         self._db.execute(_ADOPTED, [urgent, urgent, ADOPTED_AT_ONCE])
-                        _log.info("spool_adopted", slot=slot, runs=found)
-                        return found
+                        break
+                self._db.execute("COMMIT")
             finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 self._db.execute("DETACH other")
         finally:
             os.close(lock)
-        return 0
+        if found:
+            _log.info("spool_adopted", slot=slot, runs=found)
+        return found
 
     def _file(self, slot: int) -> Path:
         return self._directory / f"{slot}.sqlite"

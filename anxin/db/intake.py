@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from anxin.db import arrays
 from anxin.db.arrays import Texts
-from anxin.db.pool import Connection, blocks, broken_off, connect
+from anxin.db.pool import Connection, blocks, broken_off, connect, raise_cancellation
 from anxin.errors import AnxinError, DatabaseUnavailable
 
 Ints = NDArray[np.int64]
@@ -131,6 +131,7 @@ class Transaction:
                 await self._connection.rollback()
         except psycopg.Error as failure:
             await self._connection.close()
+            raise_cancellation(failure)
             raise DatabaseUnavailable from failure
         if isinstance(error, psycopg.errors.UniqueViolation):
             raise DuplicateReadings from error
@@ -142,6 +143,7 @@ class Transaction:
             raise RefusedByDatabase(type(error).__name__) from error
         if isinstance(error, psycopg.Error | OSError):
             await self._connection.close()
+            raise_cancellation(error)
             raise DatabaseUnavailable from error
 
     async def copy(self, rows: bytes) -> None:

@@ -76,12 +76,26 @@ async def translated() -> AsyncIterator[None]:
         psycopg.InternalError,
         PoolTimeout,
     ) as error:
+        raise_cancellation(error)
         raise DatabaseUnavailable from error
     except psycopg.DatabaseError as error:
         # Without a class of its own and without the server's code: libpq lost the connection.
         if error.sqlstate is None and type(error) is psycopg.DatabaseError:
+            raise_cancellation(error)
             raise DatabaseUnavailable from error
         raise
+
+
+def raise_cancellation(error: BaseException | None) -> None:
+    """Raise the cancellation in whose course this error came up, if there was one.
+
+    Ending a transaction of a cancelled task may fail as well. Told as "the database is away" it
+    would be tried again, and the task would never end.
+    """
+    while error is not None:
+        if isinstance(error, asyncio.CancelledError):
+            raise error
+        error = error.__context__
 
 
 @contextmanager
