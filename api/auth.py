@@ -217,8 +217,14 @@ class Confirmation(Body):
 
 @router.post("/auth/step-up", status_code=HTTPStatus.NO_CONTENT)
 async def step_up(body: Confirmation, request: Request, user: Current, shared: Shared) -> Response:
-    """Show the password again; for ten minutes this session may do what asks for it."""
-    await _check(shared, user.username, body.password, _address(request))
+    """Show the password again; for ten minutes this session may do what asks for it.
+
+    A wrong one is answered 403: the session goes on, and 401 would tell a page that it has ended.
+    """
+    try:
+        await _check(shared, user.username, body.password, _address(request))
+    except Unauthenticated as wrong:
+        raise NotConfirmed("The password is wrong. Try again.") from wrong
     await confirm(shared.door, user.token_hash)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 

@@ -24,8 +24,8 @@ from api.app import create_app
 DOCS: Final = Path(__file__).parent.parent / "docs"
 
 DIAGRAMS: Final = {
-    "people": ("places", "residents", "users", "family_links", "sessions", "login_attempts",
-               "tickets"),
+    "people": ("places", "residents", "users", "role_rights", "family_links", "sessions",
+               "login_attempts", "tickets"),
     "devices": ("devices", "assignments", "device_states", "device_changes", "commands",
                 "enrolments", "listening"),
     "readings": ("telemetry", "latest", "events", "minute_rollup", "hour_rollup", "rollup_due",

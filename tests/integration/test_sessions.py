@@ -123,7 +123,7 @@ async def test_what_is_masked_is_shown_in_full_only_soon_after_the_password(
     api.world.ask("UPDATE sessions SET confirmed_at = now() - interval '11 minutes'")
     for method, path in asked:
         assert refused(await api[who].request(method, path), 403)["type"] == "step-up"
-    refused(await api[who].post("/auth/step-up", json={"password": "wrong"}), 401)
+    refused(await api[who].post("/auth/step-up", json={"password": "wrong"}), 403)
     for method, path in asked:
         refused(await api[who].request(method, path), 403)
     assert (await api[who].post("/auth/step-up", json={"password": PASSWORD})).status_code == 204
