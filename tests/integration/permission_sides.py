@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -81,7 +82,9 @@ class Sides:
             return []
         said = f"{read(answer)} {' '.join(answer.headers.values())}".lower()
         ids = set() if echoes else self.foreign_ids
-        return [one for one in (CANARY, VITAL, *ids) if one in said and one not in sent.lower()]
+        words = set(re.findall(r"[\w-]+", said))
+        texts = [one for one in (CANARY, VITAL) if one in said and one not in sent.lower()]
+        return texts + [one for one in ids if one in words and one not in sent]
 
     def _insert(self, table: str, returning: str = "id", **values: Any) -> str:
         names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
@@ -108,7 +111,7 @@ class Sides:
         return {"channel": "aliyun_sms", "token": "x"}
 
     def _device(self, side: str) -> dict[str, str]:
-        name = f"mat-{_text(side)}-{next(_codes)}"
+        name = f"mat-{'far' if side == 'foreign' else 'near'}-{next(_codes)}"
         self.world.device(name, _NAMES[side][1], _NAMES[side][0])
         self.world.ask("UPDATE devices SET name = %s WHERE id = %s", _text(side), name)
         return {"device_id": name}

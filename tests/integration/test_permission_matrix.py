@@ -129,6 +129,9 @@ async def matrix(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Mat
             relative = {"name": CANARY if side == "foreign" else "plain", "relation": "son"}
             added = await api["admin"].post(f"{path}/relatives", json=relative)
             assert added.status_code == 201, added.text
+        for role in ROLES:
+            # An idle connection is closed after some seconds, at times just when it is used again.
+            api[role].headers["connection"] = "close"
         yield Matrix(api, sides)
 
 
