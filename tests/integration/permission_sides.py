@@ -41,6 +41,8 @@ class Sides:
     rows: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """The ids that lists give of each kind and side."""
     foreign_ids: set[str] = field(default_factory=set)
+    asking: str = "nurse"
+    """Whose account the own side of what is private belongs to."""
 
     def fresh(self, kind: str, side: str) -> dict[str, str]:
         """Make one of a kind and return the ids that address it."""
@@ -58,7 +60,7 @@ class Sides:
                 "shift_id": "999000006", "ladder_id": "999000007", "consent_id": "999000008",
                 "rejected_id": "999000009", "enrolment_id": "999000010",
                 "erasure_id": "999000011", "phone": PHONES["absent"], "token": "x",
-                "colleague": "999000003",
+                "colleague": "999000003", "session_id": "999000012",
                 "relative_id": "3f0b8c1e-0000-4000-8000-000000000000", "channel": "aliyun_sms",
             }  # fmt: skip
         if (kind, side) not in self.standing:
@@ -106,6 +108,14 @@ class Sides:
 
     def _phone(self, side: str) -> dict[str, str]:
         return {"phone": PHONES[side]}
+
+    def _session(self, side: str) -> dict[str, str]:
+        user = self.asking if side == "own" and self.asking not in UNKNOWN else "nurse"
+        return {"session_id": self._insert(
+            "sessions", token_hash=uuid4().bytes * 2, device=_text(side),
+            user_id=int(self.world.ids[user if side == "own" else f"{CANARY}-nurse"]),
+            expires_at=datetime.now(UTC) + timedelta(hours=1),
+        )}  # fmt: skip
 
     def _report(self, _: str) -> dict[str, str]:
         return {"channel": "aliyun_sms", "token": "x"}

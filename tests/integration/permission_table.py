@@ -39,6 +39,8 @@ class Rule:
     echoes: bool = False
     """Whether the answer tells of ids that the caller's own people asked for."""
     ends_session: bool = False
+    private: bool = False
+    """Whether it is about the caller's own account, and an administrator's reach does not count."""
 
 
 LATER = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
@@ -53,7 +55,11 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("POST", "/auth/login"): Rule(
         OPEN, body={"username": "nurse", "password": "a good password"}),
     ("POST", "/auth/logout"): Rule(SESSION, done=204, ends_session=True),
+    ("POST", "/auth/step-up"): Rule(SESSION, body={"password": "a good password"}, done=204),
     ("GET", "/me"): Rule(SESSION),
+    ("GET", "/me/sessions"): Rule(SESSION, rows="session"),
+    ("DELETE", "/me/sessions"): Rule(SESSION, done=204),
+    ("DELETE", "/me/sessions/{session_id}"): Rule(SESSION, "session", done=204, private=True),
     ("GET", "/places"): Rule("places.read", rows="place"),
     ("POST", "/places"): Rule(
         "places.write", "place", {"parent_id": "{place_id}", "kind": "room", "name": "1"},

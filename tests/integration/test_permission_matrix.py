@@ -86,7 +86,8 @@ class Matrix:
         if not self.may(role, rule.right):
             return rule.lacking
         # Of users a supervisor manages relatives, of its place; the table's are such.
-        if rule.about and not self.reaches(role, rule.right, side):
+        reached = side == "own" if rule.private else self.reaches(role, rule.right, side)
+        if rule.about and not reached:
             return rule.hidden
         return rule.done
 
@@ -163,7 +164,7 @@ async def test_every_role_on_own_foreign_and_absent_objects(
             for side in SIDES if rule.about else ("own",):
                 expected = matrix.expected(rule, role, side)
                 changes = route[0] != "GET" and expected < 300
-                about = rule.about or "place"
+                about, sides.asking = rule.about or "place", role
                 make = sides.fresh if changes and side != "absent" else sides.one
                 ids = make(about, side)
                 answer = await matrix.ask(role, route, ids)
@@ -227,6 +228,9 @@ async def _rows(matrix: Matrix, route: tuple[str, str], role: str, ids: dict[str
         return {one.get("id") or one["user_id"] for one in everything}
     table = {"rejected": "quarantine", "self_test": "self_tests"}.get(rule.rows, f"{rule.rows}s")
     managers = ("admin", "admin-a", "supervisor")
+    if rule.rows == "session":
+        rows = world.ask("SELECT id FROM sessions WHERE user_id = %s", int(world.ids[role]))
+        return {str(one["id"]) for one in rows}
     if role == "admin":
         return {str(one["id"]) for one in world.ask(f"SELECT id FROM {table}")}
     if rule.rows == "user":
