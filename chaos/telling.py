@@ -107,9 +107,10 @@ def judge_telling(
 def lateness(record: Record, faults: Sequence[Injected]) -> list[float]:
     """Return of every step that was taken how many seconds after its due time, or after a fault."""
     found = []
+    steps = _steps(record)
     for alarm in _climbing(record):
         for number, (after_seconds, _) in enumerate(STEPS):
-            at = _step_at(record, alarm.id, number)
+            at = steps.get((alarm.id, number))
             if at is not None:
                 due = alarm.raised_at + timedelta(seconds=after_seconds)
                 found.append(max(0.0, (at - _possible(due, faults)).total_seconds()))
@@ -220,12 +221,13 @@ def _judge_steps(
 ) -> list[Line]:
     missing, late, early = [], [], []
     due_steps: list[str] = []
+    steps = _steps(record)
     for alarm in _climbing(record):
         for number, (after_seconds, audience) in enumerate(STEPS):
             name = f"alarm {alarm.id} step {number} ({audience})"
             due = alarm.raised_at + timedelta(seconds=after_seconds)
             latest = _possible(due, faults) + GRACE
-            at = _step_at(record, alarm.id, number)
+            at = steps.get((alarm.id, number))
             if at is None:
                 if latest < min(taken_at.get(alarm.id, ended_at), ended_at):
                     due_steps.append(name)
@@ -311,13 +313,14 @@ def _climbing(record: Record) -> list[Alarm]:
     return [one for one in record.alarms.values() if one.kind == "sos"]
 
 
-def _step_at(record: Record, alarm_id: str, number: int) -> datetime | None:
-    times = [
-        one.created_at
-        for one in record.deliveries
-        if (one.alarm_id, one.round, one.step) == (alarm_id, 1, number)
-    ]
-    return min(times, default=None)
+def _steps(record: Record) -> dict[tuple[str, int], datetime]:
+    """Return when each step of an alarm's first round was taken, by alarm and number."""
+    taken: dict[tuple[str, int], datetime] = {}
+    for one in record.deliveries:
+        if one.round == 1:
+            key = one.alarm_id, one.step
+            taken[key] = min(one.created_at, taken.get(key, one.created_at))
+    return taken
 
 
 def _possible(due: datetime, faults: Iterable[Injected]) -> datetime:
