@@ -74,13 +74,11 @@ async def test_many_failures_slow_their_address_but_never_lock_the_user_out(api:
     api.world.ask(query, "203.0.113.9")
     login = {"username": "nurse", "password": PASSWORD}
     loop = asyncio.get_running_loop()
-    began = loop.time()
     done(await api["nobody"].post("/auth/login", json=login))
-    unhindered = loop.time() - began
     api.world.ask(query, "127.0.0.1")
     began = loop.time()
     done(await api["nobody"].post("/auth/login", json=login))
-    assert loop.time() - began > unhindered + 0.3
+    assert loop.time() - began >= 0.5
     assert api.world.one("SELECT count(*) FROM login_attempts WHERE address = '127.0.0.1'") == 0
 
 

@@ -85,6 +85,8 @@ class Caller:
         self.world.log_in(self.role)
 
 
+# schemathesis itself draws from `random` in some of its strategies.
+@pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
 @pytest.mark.parametrize("role", ROLES)
 def test_generated_requests_are_answered_as_the_document_says(
     dsn: str, tmp_path: Path, role: str

@@ -63,7 +63,7 @@ def test_help_comes_at_once() -> None:
         subprocess.run([sys.executable, "-m", "anxin.cli", "--help"], check=True, stdout=-3)
         return time.perf_counter() - began
 
-    assert min(seconds() for _ in range(3)) < 0.5
+    assert min(seconds() for _ in range(3)) < 1.0
 
 
 def test_command_whose_module_is_not_installed_is_not_offered(
