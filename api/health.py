@@ -28,7 +28,7 @@ async def healthz() -> Response:
 
 @router.get("/readyz")
 async def readyz(shared: Shared) -> Response:
-    """Answer 200 when requests can be served: database there, schema current, stream running."""
+    """Answer 200 when requests can be served: database there, schema current, nothing stopped."""
     try:
         waiting = await asyncio.to_thread(pending, shared.door.dsn)
         if not waiting:
@@ -38,8 +38,9 @@ async def readyz(shared: Shared) -> Response:
     if waiting:
         detail = f"The schema lacks {', '.join(waiting)}. Run: anxin migrate."
         return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
-    if not shared.hub.alive:
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "The alarm stream has stopped.")
+    stopped = shared.stopped()
+    if stopped:
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"The {stopped} has stopped.")
     return answer({"status": "ready"})
 
 

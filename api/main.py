@@ -23,12 +23,12 @@ GIVE_UP_MS = 30_000
 _log = log(__name__)
 
 
-class StreamStopped(AnxinError):
-    """The alarm stream stopped by a defect; the log says which. The API ends with it."""
+class PartStopped(AnxinError):
+    """The API ends with one of its parts that stopped by a defect; the log says which."""
 
 
 def run(_args: argparse.Namespace, settings: Settings) -> int:
-    """Serve until a signal comes; raise PortTaken, SettingError, StreamStopped."""
+    """Serve until a signal comes; raise PortTaken, SettingError, PartStopped."""
     if not settings.database:
         raise SettingError("The API needs a database: set ANXIN_DATABASE or give --database.")
     with _listener(Address.parse(settings.http)) as listener:
@@ -54,16 +54,16 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         )
     )
 
-    async def stop_with_the_stream() -> None:
-        if not app.state.services.hub.alive:
+    async def stop_with_a_part() -> None:
+        if app.state.services.stopped():
             server.should_exit = True
 
-    server.config.callback_notify = stop_with_the_stream
+    server.config.callback_notify = stop_with_a_part
     server.config.timeout_notify = 1
     _log.info("api_serves", http=settings.http)
     await server.serve(sockets=[listener])
     if server.stopped_by is None:
-        raise StreamStopped
+        raise PartStopped
 
 
 class _Server(uvicorn.Server):

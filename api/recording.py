@@ -155,6 +155,11 @@ class Recorder:
         self._ring = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether entries are still written; a process that writes none must be replaced."""
+        return self._task is not None and not self._task.done()
+
     async def __aenter__(self) -> Self:
         """Start to write."""
         self._task = asyncio.create_task(self._run(), name="audit")
@@ -177,7 +182,7 @@ class Recorder:
 
     async def record(self, noted: Noted) -> None:
         """Return once this is committed, now or within the same minute; raise NotRecorded."""
-        if self._task is None or self._task.done():
+        if not self.alive:
             raise NotRecorded
         known = self._told.of(msgspec.structs.replace(noted, residents=()))
         whom = noted.residents or (0,)
@@ -209,9 +214,13 @@ class Recorder:
                 async with asyncio.timeout(FLUSH_S):
                     await self._ring.wait()
             self._ring.clear()
-            await self._write_waiting()
-            with contextlib.suppress(DatabaseUnavailable):
+            try:
+                await self._write_waiting()
                 await self._write_streamed()
+            except DatabaseUnavailable:
+                _log.warning("audit_waits_for_database")
+            except Exception:  # noqa: BLE001  one entry's defect must not blind a whole house
+                _log.exception("audit_defect")
 
     async def _write_waiting(self) -> None:
         while self._waiting:
@@ -220,8 +229,6 @@ class Recorder:
             try:
                 await self._scribe.write([one.noted for one in batch])
                 written = True
-            except DatabaseUnavailable:
-                _log.warning("audit_waits_for_database", entries=len(batch))
             finally:
                 for one in batch:
                     one.end(written=written)
@@ -236,7 +243,7 @@ class Recorder:
         try:
             if entries:
                 await self._scribe.write(entries)
-        except DatabaseUnavailable:
+        except BaseException:
             for user_id, (user, residents) in streamed.items():
                 self._streamed.setdefault(user_id, (user, []))[1].extend(residents)
             raise

@@ -34,6 +34,11 @@ class Services:
     # Logins that are being slowed down; more than so many are refused.
     delayed: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(100))
 
+    def stopped(self) -> str:
+        """Return which part stopped by a defect, so that the process must be replaced, or ''."""
+        parts = {"alarm stream": self.hub.alive, "audit": self.recorder.alive}
+        return next((name for name, alive in parts.items() if not alive), "")
+
 
 def services(connection: HTTPConnection) -> Services:
     """Return what this application was started with."""

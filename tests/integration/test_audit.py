@@ -456,6 +456,21 @@ async def test_a_read_fails_when_its_entry_cannot_be_written(
     assert len(entries(api.world)) == 1
 
 
+async def test_a_defect_of_one_entry_does_not_end_the_audit(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/residents/{api.world.ids['anna']}/status"
+
+    async def defect(*_: object) -> None:
+        raise LookupError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording.Scribe, "write", defect)
+        assert (await api["nurse"].get(path)).status_code == 503
+    assert (await api["nurse"].get(path)).status_code == 200
+    assert len(entries(api.world)) == 1
+
+
 async def test_a_stream_tells_that_it_was_opened_and_whom_it_showed(api: Api) -> None:
     world = api.world
     anna, bela = int(world.ids["anna"]), int(world.ids["bela"])
