@@ -9,9 +9,10 @@ _STRONG: Final = ("AGPL", "AFFERO", "GPL", "GENERAL PUBLIC", "SSPL", "BUSL", "CO
 _WEAK: Final = ("LGPL", "LESSER GENERAL PUBLIC")
 _SAID_ELSEWHERE: Final = {
     ("pypi", "colorama"): "BSD-3-Clause",
+    ("pypi", "skops"): "MIT",  # as its LICENSE file has it
     ("pypi", "tzdata"): "Apache-2.0",
 }
-"""Packages for other systems than this one, which cannot be asked here."""
+"""Packages whose data do not say it, or that are for other systems and cannot be asked here."""
 
 
 def objections(packages: Iterable[Package]) -> Iterator[str]:
