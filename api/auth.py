@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
@@ -48,6 +48,9 @@ _BROWSERS: Final = (("MicroMessenger", "WeChat"), ("Edg", "Edge"), ("Firefox", "
 _SYSTEMS: Final = (("HarmonyOS", "HarmonyOS"), ("Android", "Android"), ("iPhone", "iPhone"),
                    ("iPad", "iPad"), ("Windows", "Windows"), ("Macintosh", "macOS"),
                    ("Linux", "Linux"))  # fmt: skip
+
+Method = Literal["password", "oidc", "wecom"]
+"""How somebody has shown at the beginning of a session who it is."""
 
 router = APIRouter(tags=["sessions"])
 _log = log(__name__)
@@ -138,39 +141,7 @@ async def login(body: Login, request: Request, shared: Shared) -> Response:
     await _check(shared, body.username, body.password, address)
     if known is None:
         raise Unauthenticated(_WRONG)
-    token = secrets.token_urlsafe(32)
-    lifetime = timedelta(hours=shared.settings.session_hours)
-    await create_session(
-        shared.door,
-        known[0],
-        hash_token(token),
-        idle=timedelta(minutes=shared.settings.session_idle_minutes),
-        ends_at=datetime.now(UTC) + lifetime,
-        address=address,
-        device=_device(request.headers.get("user-agent", "")),
-    )
-    user = (await authorities(shared.door, [hash_token(token)])).get(hash_token(token))
-    if user is None:
-        raise Unauthenticated(_WRONG)
-    await _end_former(request, shared, user)
-    _log.info("login", user=user.user_id)
-    body_ = {
-        "access_token": token,
-        "token_type": "bearer",
-        "expires_at": user.expires_at,
-        "user": as_user(user),
-    }
-    response = answer(body_, headers={"cache-control": "no-store"})
-    response.set_cookie(
-        COOKIE,
-        token,
-        max_age=int(lifetime.total_seconds()),
-        path="/",
-        secure=shared.settings.cookie_secure,
-        httponly=True,
-        samesite="strict",
-    )
-    return response
+    return await begin_session(request, shared, known[0], "password")
 
 
 @router.post("/auth/logout", status_code=HTTPStatus.NO_CONTENT)
@@ -256,6 +227,48 @@ async def me(user: Current, _: Db) -> Response:
             "rights": sorted(user.rights),
         }
     )
+
+
+async def begin_session(
+    request: Request, shared: Services, user_id: int, method: Method
+) -> Response:
+    """Begin a session of a user already known to be right; `method` says by what.
+
+    The answer is a Session, and carries the cookie of the pages. A disabled user is refused.
+    """
+    token = secrets.token_urlsafe(32)
+    lifetime = timedelta(hours=shared.settings.session_hours)
+    await create_session(
+        shared.door,
+        user_id,
+        hash_token(token),
+        idle=timedelta(minutes=shared.settings.session_idle_minutes),
+        ends_at=datetime.now(UTC) + lifetime,
+        address=_address(request),
+        device=_device(request.headers.get("user-agent", "")),
+    )
+    user = (await authorities(shared.door, [hash_token(token)])).get(hash_token(token))
+    if user is None:
+        raise Unauthenticated(_WRONG)
+    await _end_former(request, shared, user)
+    _log.info("login", user=user.user_id, method=method)
+    body = {
+        "access_token": token,
+        "token_type": "bearer",
+        "expires_at": user.expires_at,
+        "user": as_user(user),
+    }
+    response = answer(body, headers={"cache-control": "no-store"})
+    response.set_cookie(
+        COOKIE,
+        token,
+        max_age=int(lifetime.total_seconds()),
+        path="/",
+        secure=shared.settings.cookie_secure,
+        httponly=True,
+        samesite="strict",
+    )
+    return response
 
 
 def as_user(user: Authority) -> dict[str, Any]:
