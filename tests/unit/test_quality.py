@@ -220,3 +220,19 @@ def test_cutting_a_series_into_batches_changes_nothing(
         if batch:
             for reading, reason in zip(batch, run(batch, memory=memory).reason, strict=True):
                 assert list(reason) == expected[reading[:2]]
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_a_spike_is_known_across_batches(cut: int) -> None:
+    memory, readings = Memory(1), series("hr", [70, 180, 71, 69, 190])
+    told = [reason for part in (readings[:cut], readings[cut:])
+            for reason in said(run(part, memory=memory), "hr")]  # fmt: skip
+    assert told == [None, "too_fast", None, None, "too_fast"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_a_stuck_sensor_is_known_across_batches(size: int) -> None:
+    memory, readings = Memory(1), series("hr", [66] * 100, every_s=30)
+    parts = [readings[start : start + size] for start in range(0, 100, size)]
+    told = [reason for part in parts for reason in said(run(part, memory=memory), "hr")]
+    assert told == [None] * 60 + ["flat"] * 40
