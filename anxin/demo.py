@@ -75,7 +75,7 @@ def provision(stack: Stack, logins: Logins) -> None:
         command(
             "simulate", f"--residents={RESIDENTS}", "--provision", "--history=24h", "--duration=1s"
         ),
-        env=stack.environment() | {"ANXIN_ADMIN_PASSWORD": logins.admin},
+        env=stack.environment("simulate") | {"ANXIN_ADMIN_PASSWORD": logins.admin},
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         check=False,
@@ -97,7 +97,7 @@ def simulator(stack: Stack) -> Service:
     return Service(
         "simulate",
         command("simulate", *arguments),
-        stack.environment(),
+        stack.environment("simulate"),
         output=stack.directory / "simulate.log",
     )
 

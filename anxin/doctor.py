@@ -168,8 +168,8 @@ def _database(settings: Settings) -> Findings:
     elif not server.pending:
         yield Verdict.GOOD, "row security is in force on every table of ours"
     if server.mighty:
-        text = "its user passes row security by: give each service a login that only has its role"
-        yield Verdict.NOTE, text
+        names = ", ".join(server.mighty)
+        yield Verdict.NOTE, f"{names} could pass row security by: give each service its own login"
     if server.timescale:
         yield Verdict.GOOD, "TimescaleDB is there: hypertables, compression, policies"
     else:

@@ -7,7 +7,8 @@
       anxin worker        ticks, deliveries, upkeep of the database
       anxin simulate      `anxin demo` only
 
-A dead child is started again; a dead parent takes every child with it.
+A dead child is started again; a dead parent takes every child with it. Each service has a login of
+its own at the database, with a new password at each start, and only those secrets that it needs.
 """
 
 import argparse
@@ -27,15 +28,22 @@ from typing import Final, Self
 
 from anxin.claim import Claim
 from anxin.config import Address, Settings
+from anxin.db.logins import make_logins
 from anxin.db.migrate import migrate
 from anxin.db.users import ensure_user
-from anxin.embedded import EmbeddedPostgres, free_port
+from anxin.embedded import EmbeddedPostgres, free_port, write_private
 from anxin.errors import PortTaken, SettingError
 from anxin.keeper import Keeper, Program, Service
 from anxin.keys import ensure_keys
 from anxin.logs import log
 
 STOP_ORDER: Final = ("simulate", "ingest", "api", "worker", "postgres")
+LOGINS: Final[Mapping[str, Mapping[str, str]]] = {
+    "ingest": {"ANXIN_DATABASE": "anxin_ingest"},
+    "api": {"ANXIN_DATABASE": "anxin_api", "ANXIN_DATABASE_DOOR": "anxin_door"},
+    "worker": {"ANXIN_DATABASE": "anxin_worker"},
+}
+"""What each service is at the database, by the variable that names its login."""
 
 _LOG_CHECK_SECONDS = 60.0
 _EASY_TO_TYPE = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -73,6 +81,7 @@ class Stack:
         self._admin_password = admin_password or settings.admin_password
         self._defaults = dict(defaults or {})
         self._keepers: dict[str, Keeper] = {}
+        self._logins: dict[str, str] = {}
         self._postgres: EmbeddedPostgres | None = None
         self._cleanup = ExitStack()
 
@@ -88,12 +97,14 @@ class Stack:
                 self.dsn = self._start_postgres()
             migrate(self.dsn)
             self._ensure_admin()
+            roles = [role for logins in LOGINS.values() for role in logins.values()]
+            self._logins = make_logins(self.dsn, roles, self._instance())
             for name, ready in (
                 ("ingest", lambda: _listens(self.mqtt)),
                 ("api", lambda: _is_ready(self.http)),
                 ("worker", lambda: True),
             ):
-                self.keep(name, Service(name, command(name), self.environment(), ready))
+                self.keep(name, Service(name, command(name), self.environment(name), ready))
             for keeper in self._keepers.values():
                 keeper.await_ready()
             self._cleanup = cleanup.pop_all()
@@ -130,23 +141,30 @@ class Stack:
         for keeper in list(self._keepers.values()):
             keeper.abort()
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment of a service: ours, with the real addresses, without secrets."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("ANXIN_ADMIN_PASSWORD", "ANXIN_DATABASE"))
-        }
+    def environment(self, service: str) -> dict[str, str]:
+        """Return the environment of a service: ours, with the real addresses and its own logins.
+
+        The administrator's password for the database is not in it.
+        """
+        hidden = ("ANXIN_ADMIN_PASSWORD", "ANXIN_DATABASE", "PGPASSWORD", "PGPASSFILE", "PGUSER")
+        kept = {name: text for name, text in os.environ.items() if not name.startswith(hidden)}
         root = str(Path(__file__).resolve().parent.parent)
         return {
             **self._defaults,
             **kept,
-            "ANXIN_DATABASE": self.dsn,
+            **{name: self._logins[role] for name, role in LOGINS.get(service, {}).items()},
             "ANXIN_DATA_DIR": str(self.directory),
             "ANXIN_HTTP": str(self.http),
             "ANXIN_MQTT": str(self.mqtt),
             "PYTHONPATH": os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH")))),
         }
+
+    def _instance(self) -> str:
+        """Return what tells our logins from those of another installation on the same server."""
+        file = self.directory / "instance"
+        if not file.exists():
+            write_private(file, secrets.token_hex(4))
+        return file.read_text(encoding="ascii").strip()
 
     def _make_directory(self) -> None:
         try:

@@ -53,10 +53,11 @@ SELECT count(*),
 FROM {} AS t
 
 -- name: roles
--- Whoever owns or was granted something in this database, and what such roles belong to.
+-- Whoever owns or was granted something in this database, and what such roles belong to. The logins
+-- of `anxin up` are made anew at each start.
 WITH RECURSIVE named AS (
     SELECT r.oid FROM pg_roles r
-    WHERE r.rolname LIKE 'anxin\_%'
+    WHERE r.rolname LIKE 'anxin\_%' AND NOT r.rolcanlogin
        OR r.oid IN (SELECT d.refobjid FROM pg_shdepend d
                     WHERE d.refclassid = 'pg_authid'::regclass
                       AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))

@@ -7,6 +7,7 @@ forms of one step: the second where the timescaledb extension can be had, else t
 from importlib import resources
 
 import psycopg
+from psycopg import errors
 
 from anxin.errors import AnxinError, DatabaseUnavailable
 
@@ -22,24 +23,40 @@ class PostgresTooOld(AnxinError):
     """Anxin needs PostgreSQL 15 or newer. Point ANXIN_DATABASE at one."""
 
 
+class MayNotMigrate(AnxinError):
+    """This database user may not bring the schema up to date."""
+
+
 def migrate(dsn: str) -> list[str]:
-    """Bring the schema up to date and return the versions applied now."""
+    """Bring the schema up to date and return the versions applied now; raise MayNotMigrate."""
     with connect(dsn) as connection:
-        if not _waiting(connection):
-            # A service that may do nothing else to the schema can ask this much.
-            return []
-        # Several services may start at once: one migrates, the others wait and find nothing to do.
-        connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migrations ("
-            " version text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        steps = _waiting(connection)
-        for version, script in steps:
-            with connection.transaction():
-                connection.execute(script)
-                connection.execute("INSERT INTO schema_migrations VALUES (%s)", [version])
-        return [version for version, _ in steps]
+        try:
+            return _migrate(connection)
+        except errors.InsufficientPrivilege as error:
+            user = connection.info.user
+            raise MayNotMigrate(
+                f"The database user {user} may not bring the schema up to date "
+                f"({error.diag.message_primary}). Run `anxin migrate` as a superuser, or as a user "
+                "who owns the database and everything in it and may make roles (CREATEROLE)."
+            ) from error
+
+
+def _migrate(connection: "psycopg.Connection[tuple[object, ...]]") -> list[str]:
+    if not _waiting(connection):
+        # A service that may do nothing else to the schema can ask this much.
+        return []
+    # Several services may start at once: one migrates, the others wait and find nothing to do.
+    connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_migrations ("
+        " version text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    steps = _waiting(connection)
+    for version, script in steps:
+        with connection.transaction():
+            connection.execute(script)
+            connection.execute("INSERT INTO schema_migrations VALUES (%s)", [version])
+    return [version for version, _ in steps]
 
 
 def pending(dsn: str) -> list[str]:

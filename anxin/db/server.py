@@ -16,6 +16,12 @@ _UNFENCED = """
     ORDER BY 1
 """
 
+_MIGHTY = """
+    SELECT DISTINCT a.application_name FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
+    WHERE (r.rolsuper OR r.rolbypassrls) AND a.datname = current_database()
+      AND a.application_name ~ '^anxin (api|ingest|worker)' ORDER BY 1
+"""
+
 
 class Server(msgspec.Struct, frozen=True):
     """The facts about a server that decide whether Anxin can work on it."""
@@ -25,8 +31,8 @@ class Server(msgspec.Struct, frozen=True):
     pending: tuple[str, ...]
     unfenced: tuple[str, ...]
     """Tables without row security in force; readings and their rollups cannot have it."""
-    mighty: bool
-    """Whether this user passes row security by: a superuser, or with BYPASSRLS."""
+    mighty: tuple[str, ...]
+    """Services at work whose login passes row security by: a superuser, or with BYPASSRLS."""
     clock_ahead_seconds: float
     """How far the server's clock is ahead of this machine's, half the round trip allowed for."""
 
@@ -42,9 +48,7 @@ def describe(dsn: str) -> Server:
         after = time.time()
         timescale = has_timescale(connection)
         unfenced = connection.execute(_UNFENCED).fetchall()
-        mighty = connection.execute(
-            "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = session_user"
-        ).fetchone()
+        mighty = connection.execute(_MIGHTY).fetchall()
     if row is None:
         raise AssertionError("a SELECT without FROM always has a row")
     clock, version = row
@@ -53,6 +57,6 @@ def describe(dsn: str) -> Server:
         timescale=timescale,
         pending=tuple(pending(dsn)),
         unfenced=tuple(str(name) for (name,) in unfenced),
-        mighty=bool(mighty and mighty[0]),
+        mighty=tuple(str(name) for (name,) in mighty),
         clock_ahead_seconds=float(str(clock)) - (before + after) / 2,
     )
