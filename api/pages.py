@@ -1,5 +1,6 @@
 """The built pages: hashed assets that never change, and one HTML page for every page route."""
 
+from mimetypes import guess_type
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -30,13 +31,19 @@ def page(path: str, request: Request) -> Response:
         file = (static / wanted).resolve()
         if not file.is_relative_to(static.resolve()) or not file.is_file():
             raise HTTPException(404, "There is no such file.")
-        return _file(file, forever="assets" in wanted.parts)
+        return _file(file, request, forever="assets" in wanted.parts)
     index = static / "index.html"
     if not index.is_file():
         return HTMLResponse(_NOT_BUILT, status_code=503)
-    return _file(index, forever=False)
+    return _file(index, request, forever=False)
 
 
-def _file(file: Path, *, forever: bool) -> Response:
+def _file(file: Path, request: Request, *, forever: bool) -> Response:
+    """Return a file, compressed where the build has made that and the browser takes it."""
     caching = "public, max-age=31536000, immutable" if forever else "no-cache"
-    return FileResponse(file, headers={"cache-control": caching})
+    headers = {"cache-control": caching, "vary": "accept-encoding"}
+    smaller = file.with_name(f"{file.name}.gz")
+    if "gzip" not in request.headers.get("accept-encoding", "") or not smaller.is_file():
+        return FileResponse(file, headers=headers)
+    kind, _ = guess_type(file.name)
+    return FileResponse(smaller, headers=headers | {"content-encoding": "gzip"}, media_type=kind)

@@ -1,6 +1,7 @@
 """The parts of docs/ that are drawn from the code: `python -m tests.docs` writes them anew.
 
-Tests compare what stands there with what would be written.
+So are the types that the pages share with the API. Tests compare what stands there with what would
+be written.
 """
 
 import re
@@ -20,6 +21,7 @@ from anxin.retention import KEPT, days_of
 from anxin.rules import PRIORITIES
 from anxin.vitals import CONSCIOUSNESS, METRICS, PRESENCE
 from api.app import create_app
+from tests import web_types
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 
@@ -33,6 +35,7 @@ DIAGRAMS: Final = {
     "alarms": ("alarms", "timeline", "outbox", "receipts"),
     "escalation": ("shifts", "ladders", "escalations", "contacts", "deliveries"),
     "stations": ("stations", "self_tests"),
+    "risk": ("risk", "risk_history", "baselines", "observations", "model_modes", "model_states"),
     "privacy": ("person_keys", "identities", "relatives", "consents", "erasures", "erased_spans"),
     "audit": ("audit", "audit_waiting", "audit_checkpoints"),
 }  # fmt: skip
@@ -191,6 +194,7 @@ def _loinc(code: str | None) -> str:
 
 def write() -> None:
     """Write every drawn part anew."""
+    web_types.FILE.write_text(web_types.described(), "utf-8")
     for file, name, part in (
         ("metrics", "metrics", metrics_table()),
         ("routes", "routes", routes_table()),

@@ -1,5 +1,6 @@
 """The pages, and what surrounds every answer."""
 
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ async def browser(dsn: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     (static / "assets").mkdir(parents=True)
     (static / "index.html").write_text("<!doctype html><title>安心</title>", encoding="utf-8")
     (static / "assets" / "station-3fa9.js").write_text("export {}", encoding="utf-8")
+    (static / "assets" / "family-77ab.js").write_text("larger", encoding="utf-8")
+    (static / "assets" / "family-77ab.js.gz").write_bytes(gzip.compress(b"smaller"))
     (static / "icon.svg").write_text("<svg/>", encoding="utf-8")
     (static / ".built").write_text("", encoding="utf-8")
     (tmp_path / "secret.txt").write_text("outside", encoding="utf-8")
@@ -47,6 +50,19 @@ async def test_hashed_assets_are_kept_for_ever_and_other_files_are_not(
     assert "immutable" in script.headers["cache-control"]
     assert "javascript" in script.headers["content-type"]
     assert (await browser.get("/icon.svg")).headers["cache-control"] == "no-cache"
+
+
+async def test_browser_that_takes_it_is_served_what_the_build_compressed(
+    browser: httpx.AsyncClient,
+) -> None:
+    script = await browser.get("/assets/family-77ab.js")
+    assert script.headers["content-encoding"] == "gzip"
+    assert script.headers["vary"] == "accept-encoding"
+    assert "javascript" in script.headers["content-type"]
+    assert script.text == "smaller"
+    plain = await browser.get("/assets/family-77ab.js", headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.text == "larger"
 
 
 async def test_nothing_outside_and_nothing_hidden_is_served(browser: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-/** Where the person is: two pages, and what they look at, all of it in the address. */
+/** Where the person is: a page, and what they look at, all of it in the address. */
 import { computed, ref } from 'vue'
 
 const url = ref(new URL(location.href))
@@ -7,7 +7,8 @@ window.addEventListener('popstate', () => {
   url.value = new URL(location.href)
 })
 
-export const page = computed(() => (url.value.pathname === '/login' ? 'login' : 'station'))
+export const path = computed(() => url.value.pathname)
+export const page = computed(() => (path.value === '/login' ? 'login' : 'face'))
 
 export function parameter(name: string): string | null {
   return url.value.searchParams.get(name)

@@ -1,6 +1,8 @@
 /** Who is using this screen. */
 import { ref, shallowRef } from 'vue'
 import { ApiError, call, type User } from './api'
+import { forget } from './family/kept'
+import { faceAt, homeOf } from './pages'
 import { go, moveTo } from './route'
 
 export const user = shallowRef<User | null>(null)
@@ -11,7 +13,7 @@ export const expired = ref(false)
 export async function restore(): Promise<void> {
   try {
     user.value = await call<User>('GET', '/me')
-    if (location.pathname !== '/station') moveTo('/station')
+    if (!faceAt(location.pathname)) moveTo(homeOf(user.value.role) ?? '/')
   } catch (error) {
     if (!(error instanceof ApiError)) throw error
     leave()
@@ -22,7 +24,7 @@ export async function login(username: string, password: string): Promise<void> {
   const answer = await call<{ user: User }>('POST', '/auth/login', { username, password })
   expired.value = false
   user.value = answer.user
-  moveTo('/station')
+  moveTo(homeOf(answer.user.role) ?? '/')
 }
 
 export async function logout(): Promise<void> {
@@ -33,6 +35,7 @@ export async function logout(): Promise<void> {
     if (!(error instanceof ApiError && error.status === 401)) throw error
   }
   user.value = null
+  forget()
   go('/login')
 }
 
@@ -45,5 +48,6 @@ export function sessionEnded(): void {
 /** To the login page, which keeps in its address what the person wanted to see. */
 function leave(): void {
   user.value = null
+  forget()
   if (location.pathname !== '/login') moveTo('/login')
 }

@@ -4,6 +4,14 @@ export const en: Texts = {
   product: 'Anxin',
   station: 'Nursing station',
   title: 'Anxin · Nursing station',
+  face: { station: 'Nursing station', family: 'Family' },
+  role: { admin: 'administrator', supervisor: 'supervisor', nurse: 'nurse', family: 'family', integrator: 'program' },
+  shell: {
+    notLoaded: 'The page did not load completely. Check the network, then try again.',
+    notYours: 'The page “{page}” is not for accounts of the role {role}. Go to your own page, or log in as somebody else.',
+    program: 'This account is for programs: it has no page to open. Log in with another one.',
+    home: 'To my own page',
+  },
   login: {
     heading: 'Log in to the nursing station',
     username: 'User name',

@@ -2,6 +2,14 @@ export const zh = {
   product: '安心',
   station: '护理站',
   title: '安心 · 护理站',
+  face: { station: '护理站', family: '家人' },
+  role: { admin: '管理员', supervisor: '主管', nurse: '护士', family: '家属', integrator: '程序' },
+  shell: {
+    notLoaded: '页面没有读完整。请检查网络，然后再试一次。',
+    notYours: '“{page}”页面不给{role}账号使用。请回到您自己的页面，或换一个账号登录。',
+    program: '这个账号是给程序用的，没有可以打开的页面。请换一个账号登录。',
+    home: '回到我的页面',
+  },
   login: {
     heading: '登录护理站',
     username: '用户名',

@@ -1,0 +1,849 @@
+/** The API's own types, written by `python -m tests.web_types`: change nothing here. */
+
+export interface Access {
+  at: string
+  name: string | null
+  role: string | null
+  place: string | null
+  you: boolean
+  action: string
+  object: string
+  fields: string[]
+  zh: string
+  en: string
+}
+
+export interface AnsweringReport {
+  items: SeenAnswering[]
+  next: null
+}
+
+export interface CareEvent {
+  id: string
+  device_id: string
+  type: string
+  ts: string
+  received_at: string
+  detail: Record<string, unknown> | null
+}
+
+export interface Close {
+  outcome: 'real' | 'false' | 'test' | 'unknown'
+  note?: string | null
+}
+
+export interface Code {
+  id: string
+  code: string
+  expires_at: string
+  label: string
+  svg: string
+}
+
+export interface Command {
+  id: string
+  name: string
+  args: Record<string, unknown>
+  created_at: string
+  delivered_at: string | null
+  ok: boolean | null
+  result: unknown
+  finished_at: string | null
+}
+
+export interface Confirmation {
+  password: string
+}
+
+export interface Consent {
+  id: string
+  purpose: 'family' | 'care' | 'research'
+  user_id: string | null
+  username: string | null
+  scopes: string[]
+  given_by: 'elder' | 'guardian' | 'unstated'
+  relation: string | null
+  how: 'paper' | 'in_person' | 'app' | 'unstated'
+  given_at: string
+  until_at: string | null
+  withdrawn_at: string | null
+  recorded_at: string
+  recorded_by: string | null
+  withdrawn_by: string | null
+  in_force: boolean
+}
+
+export interface ContactChange {
+  address?: string | null
+  secret?: string | null
+  enabled?: boolean | null
+}
+
+export interface Device {
+  id: string
+  kind: 'bed_sensor' | 'wearable' | 'call_button' | 'cuff' | 'thermometer' | 'scale' | 'oximeter' | 'radar' | 'smoke' | 'door' | 'gateway' | 'other'
+  name: string
+  place_id: string | null
+  resident_id: string | null
+  assigned_since: string | null
+  online: boolean | null
+  heard_at: string | null
+  battery: number | null
+  rssi: number | null
+  firmware: string | null
+  connected_at: string | null
+  network: string | null
+  tls: string | null
+  certificate_until: string | null
+  quarantined: number
+  overlap_until: string | null
+  gateway_id: string | null
+  monitoring: 'present' | 'absent' | 'network-error' | 'sensor-error' | 'undeployed'
+  revoked_at: string | null
+  created_at: string
+}
+
+export interface DeviceChange {
+  kind?: 'bed_sensor' | 'wearable' | 'call_button' | 'cuff' | 'thermometer' | 'scale' | 'oximeter' | 'radar' | 'smoke' | 'door' | 'gateway' | 'other' | null
+  name?: string | null
+  place_id?: string | null
+  gateway_id?: string | null
+}
+
+export interface Disclosure {
+  id_card: string | null
+  phone: string | null
+  differs: ('born' | 'sex')[]
+  relatives: SeenRelative[]
+}
+
+export interface Enrolled {
+  id: string
+  secret: string
+  mqtt: string
+}
+
+export interface Enrolment {
+  id: string
+  kind: 'bed_sensor' | 'wearable' | 'call_button' | 'cuff' | 'thermometer' | 'scale' | 'oximeter' | 'radar' | 'smoke' | 'door' | 'gateway' | 'other'
+  name: string
+  place_id: string | null
+  resident_id: string | null
+  device_id: string | null
+  gateway_id: string | null
+  created_at: string
+  expires_at: string
+  withdrawn_at: string | null
+  used_at: string | null
+}
+
+export interface Erasure {
+  id: string
+  resident_id: string
+  requested_at: string
+  approved_at: string | null
+  refused_at: string | null
+  began_at: string | null
+  finished_at: string | null
+  swept: Record<string, number>
+  requested_by: string | null
+  approved_by: string | null
+}
+
+export interface FamilyLink {
+  user_id: string
+  username: string
+  scopes: string[]
+}
+
+export interface Fault {
+  code: string
+  step: number | null
+  audience: string | null
+  since: string | null
+  until: string | null
+  zh: string
+  en: string
+}
+
+export interface FieldError {
+  field: string
+  detail: string
+}
+
+export interface Found {
+  id: string
+  name: string
+  whose: 'resident' | 'relative'
+}
+
+export interface IdentityChange {
+  id_card?: string | null
+  phone?: string | null
+}
+
+export interface LadderStep {
+  after_seconds: number
+  audience: string
+  channels: string[]
+}
+
+export interface Latest {
+  value: number | string | boolean
+  at: string
+}
+
+export interface Login {
+  username: string
+  password: string
+}
+
+export interface Me {
+  id: string
+  username: string
+  role: 'admin' | 'supervisor' | 'nurse' | 'family' | 'integrator'
+  place_id: string | null
+  expires_at: string
+  family: Record<string, string[]>
+  rights: string[]
+}
+
+export interface NewAssignment {
+  resident_id: string | null
+  since?: string | null
+}
+
+export interface NewCommand {
+  name: string
+  args?: Record<string, unknown>
+}
+
+export interface NewConsent {
+  given_by?: 'elder' | 'guardian' | 'unstated'
+  relation?: string | null
+  how?: 'paper' | 'in_person' | 'app' | 'unstated'
+  given_at?: string | null
+  until_at?: string | null
+  purpose: 'family' | 'care' | 'research'
+  user_id?: string | null
+  scopes: ('status' | 'vitals' | 'alarms' | 'events' | 'location' | 'video')[]
+}
+
+export interface NewContact {
+  channel: string
+  address: string
+  secret?: string
+  user_id?: string | null
+  place_id?: string | null
+  office?: 'robot' | 'rescue_point' | 'rescue_centre' | 'supervisor' | null
+  enabled?: boolean
+}
+
+export interface NewDevice {
+  id?: string | null
+  kind: 'bed_sensor' | 'wearable' | 'call_button' | 'cuff' | 'thermometer' | 'scale' | 'oximeter' | 'radar' | 'smoke' | 'door' | 'gateway' | 'other'
+  name?: string
+  place_id?: string | null
+}
+
+export interface NewEnrolment {
+  kind: 'bed_sensor' | 'wearable' | 'call_button' | 'cuff' | 'thermometer' | 'scale' | 'oximeter' | 'radar' | 'smoke' | 'door' | 'gateway' | 'other'
+  name?: string
+  place_id?: string | null
+  resident_id?: string | null
+  gateway_id?: string | null
+  device_id?: string | null
+}
+
+export interface NewLadder {
+  place_id: string
+  priority: 'low' | 'medium' | 'high'
+  from_minute?: number
+  to_minute?: number
+  lease_seconds?: number
+  steps: LadderStep[]
+}
+
+export interface NewLink {
+  given_by?: 'elder' | 'guardian' | 'unstated'
+  relation?: string | null
+  how?: 'paper' | 'in_person' | 'app' | 'unstated'
+  given_at?: string | null
+  until_at?: string | null
+  user_id: string
+  scopes: ('status' | 'vitals' | 'alarms' | 'events' | 'location' | 'video')[]
+}
+
+export interface NewPlace {
+  parent_id?: string | null
+  kind: 'district' | 'town' | 'village' | 'facility' | 'home' | 'room' | 'bed'
+  name: string
+}
+
+export interface NewRelative {
+  name: string
+  relation: string
+  phone?: string | null
+  guardian?: boolean
+}
+
+export interface NewResident {
+  limits?: Record<string, number> | null
+  name: string
+  place_id: string
+  sex?: 'female' | 'male' | 'unknown'
+  born?: string | null
+  care_level?: number | null
+  fall_risk?: boolean
+  wander_risk?: boolean
+  spo2_scale?: number
+  note?: string
+}
+
+export interface NewUser {
+  username: string
+  password: string
+  role: 'admin' | 'supervisor' | 'nurse' | 'family' | 'integrator'
+  place_id?: string | null
+}
+
+export interface Note {
+  text: string
+}
+
+export interface OwnSession {
+  id: string
+  created_at: string
+  used_at: string
+  expires_at: string
+  address: string
+  device: string
+  current: boolean
+}
+
+export interface Page_Access {
+  items: Access[]
+  next: string | null
+}
+
+export interface Page_CareEvent {
+  items: CareEvent[]
+  next: string | null
+}
+
+export interface Page_Command {
+  items: Command[]
+  next: string | null
+}
+
+export interface Page_Consent {
+  items: Consent[]
+  next: string | null
+}
+
+export interface Page_Device {
+  items: Device[]
+  next: string | null
+}
+
+export interface Page_Enrolment {
+  items: Enrolment[]
+  next: string | null
+}
+
+export interface Page_Erasure {
+  items: Erasure[]
+  next: string | null
+}
+
+export interface Page_FamilyLink {
+  items: FamilyLink[]
+  next: string | null
+}
+
+export interface Page_Found {
+  items: Found[]
+  next: string | null
+}
+
+export interface Page_OwnSession {
+  items: OwnSession[]
+  next: string | null
+}
+
+export interface Page_Place {
+  items: Place[]
+  next: string | null
+}
+
+export interface Page_SeenAlarm {
+  items: SeenAlarm[]
+  next: string | null
+}
+
+export interface Page_SeenContact {
+  items: SeenContact[]
+  next: string | null
+}
+
+export interface Page_SeenDelivery {
+  items: SeenDelivery[]
+  next: string | null
+}
+
+export interface Page_SeenEntry {
+  items: SeenEntry[]
+  next: string | null
+}
+
+export interface Page_SeenLadder {
+  items: SeenLadder[]
+  next: string | null
+}
+
+export interface Page_SeenRejected {
+  items: SeenRejected[]
+  next: string | null
+}
+
+export interface Page_SeenRelative {
+  items: SeenRelative[]
+  next: string | null
+}
+
+export interface Page_SeenResident {
+  items: SeenResident[]
+  next: string | null
+}
+
+export interface Page_SeenSelfTest {
+  items: SeenSelfTest[]
+  next: string | null
+}
+
+export interface Page_SeenStation {
+  items: SeenStation[]
+  next: string | null
+}
+
+export interface Page_StoredShift {
+  items: StoredShift[]
+  next: string | null
+}
+
+export interface Page_TimelineLine {
+  items: TimelineLine[]
+  next: string | null
+}
+
+export interface Page_User {
+  items: User[]
+  next: string | null
+}
+
+export interface Place {
+  id: string
+  parent_id: string | null
+  kind: 'district' | 'town' | 'village' | 'facility' | 'home' | 'room' | 'bed'
+  name: string
+}
+
+export interface Problem {
+  type?: string
+  title: string
+  status: number
+  detail: string
+  errors?: FieldError[] | null
+}
+
+export interface PushKey {
+  key: string | null
+}
+
+export interface Redemption {
+  code: string
+  id?: string | null
+}
+
+export interface Renewal {
+  overlap_seconds?: number
+}
+
+export interface ResidentChange {
+  limits?: Record<string, number> | null
+  name?: string | null
+  place_id?: string | null
+  sex?: 'female' | 'male' | 'unknown' | null
+  born?: string | null
+  care_level?: number | null
+  fall_risk?: boolean | null
+  wander_risk?: boolean | null
+  spo2_scale?: number | null
+  note?: string | null
+}
+
+export interface Search {
+  id_card?: string | null
+  phone?: string | null
+}
+
+export interface Secret {
+  id: string
+  secret: string
+}
+
+export interface SeenAlarm {
+  id: string
+  resident_id: string | null
+  place_id: string | null
+  device_id: string | null
+  kind: string
+  class: string
+  priority: 'low' | 'medium' | 'high'
+  condition: string
+  handling: 'open' | 'acknowledged' | 'on_site' | 'closed'
+  outcome: 'real' | 'false' | 'test' | 'unknown' | null
+  count: number
+  raised_at: string
+  last_at: string
+  event_at: string
+  late: boolean
+  owner: string | null
+  snoozed_until: string | null
+  condition_delay_s: number
+  signal_delay_s: number | null
+  detail: Record<string, unknown>
+  actions: ('acknowledge' | 'arrive' | 'close' | 'snooze' | 'note')[]
+}
+
+export interface SeenAnswering {
+  place_id: string | null
+  station: string | null
+  from: string | null
+  to: string | null
+  alarms: number
+  calls: number
+  answered_60_s: number | null
+  answered_180_s: number | null
+  goal_met: boolean | null
+  unanswered: number
+  arrival_median_s: number | null
+  arrival_p90_s: number | null
+  outcomes: Record<string, number>
+  alarms_per_bed_day: number | null
+  needed_action: number | null
+  burden: number
+  burden_line: string
+}
+
+export interface SeenChannel {
+  name: string
+  receipts: ('sent' | 'delivered' | 'displayed')[]
+  most_per_minute: number | null
+  missing: string | null
+}
+
+export interface SeenContact {
+  id: string
+  user_id: string | null
+  username: string | null
+  place_id: string | null
+  office: 'robot' | 'rescue_point' | 'rescue_centre' | 'supervisor' | null
+  channel: string
+  address: string
+  has_secret: boolean
+  enabled: boolean
+  failures: number
+  failing_since: string | null
+  last_ok_at: string | null
+  last_error: string | null
+  created_at: string
+}
+
+export interface SeenDelivery {
+  id: string
+  round: number
+  step: number
+  audience: string
+  user_id: string | null
+  username: string | null
+  contact_id: string | null
+  channel: string
+  state: string
+  due_at: string
+  attempts: number
+  created_at: string
+  sent_at: string | null
+  delivered_at: string | null
+  displayed_at: string | null
+  error: string | null
+}
+
+export interface SeenEntry {
+  id: string
+  at: string
+  user_id: string | null
+  username: string | null
+  role: string | null
+  action: string
+  object: string
+  object_id: string | null
+  residents: string[]
+  fields: string[]
+  status: number | null
+  channel: string | null
+  address: string | null
+  place: number | null
+}
+
+export interface SeenIdentity {
+  id_card: string | null
+  phone: string | null
+  differs: ('born' | 'sex')[]
+}
+
+export interface SeenLadder {
+  id: string
+  place_id: string
+  priority: 'low' | 'medium' | 'high'
+  from_minute: number
+  to_minute: number
+  lease_seconds: number
+  steps: LadderStep[]
+}
+
+export interface SeenRejected {
+  id: string
+  received_at: string
+  device_id: string
+  kind: string
+  reason: string
+  size: number
+  payload: string
+  payload_base64: string
+}
+
+export interface SeenRelative {
+  id: string
+  relation: string
+  guardian: boolean
+  name: string
+  phone: string | null
+  created_at: string
+}
+
+export interface SeenResident {
+  id: string
+  name: string
+  sex: 'female' | 'male' | 'unknown'
+  born: string | null
+  place_id: string
+  care_level: number | null
+  fall_risk?: boolean | null
+  wander_risk?: boolean | null
+  spo2_scale?: number | null
+  limits?: Record<string, number> | null
+  note?: string | null
+  created_at?: string | null
+}
+
+export interface SeenSelfTest {
+  id: string
+  place_id: string
+  started_at: string
+  alarm_id: string | null
+  displayed_at: string | null
+  failed: string | null
+}
+
+export interface SeenStation {
+  id: string
+  username: string
+  screen: string
+  place_id: string | null
+  condition: 'well' | 'off_duty' | 'station_gone' | 'station_asleep' | 'station_muted'
+  seen_at: string
+  sound: 'on' | 'muted' | 'unknown'
+  visible: boolean
+  proved_at: string | null
+  on_duty: boolean
+}
+
+export interface Session {
+  access_token: string
+  token_type: string
+  expires_at: string
+  user: User
+}
+
+export interface Shift {
+  place_id: string
+  user_id: string
+  post: 'first' | 'second' | 'supervisor'
+  begins_at: string
+  ends_at: string
+  stands_in_for?: string | null
+  note?: string
+}
+
+export interface Shifts {
+  items: Shift[]
+}
+
+export interface Snooze {
+  until: string
+}
+
+export interface Status {
+  state: 'well' | 'attention' | 'emergency' | 'unknown'
+  since: string | null
+  latest: Record<string, Latest>
+  presence: 'present' | 'absent' | 'unknown' | null
+  open_alarms: number
+  monitored: boolean
+  monitoring: 'present' | 'absent' | 'network-error' | 'sensor-error' | 'undeployed'
+}
+
+export interface StoredShift {
+  id: string
+  place_id: string
+  user_id: string
+  post: 'first' | 'second' | 'supervisor'
+  begins_at: string | null
+  ends_at: string | null
+  stands_in_for: string | null
+  note: string
+}
+
+export interface Ticket {
+  ticket: string
+}
+
+export interface TimelineLine {
+  id: string
+  at: string
+  change: string
+  actor: string
+  channel: string
+  note: string | null
+  cursor: number | null
+  handling: 'open' | 'acknowledged' | 'on_site' | 'closed'
+  priority: 'low' | 'medium' | 'high'
+  condition: string
+}
+
+export interface Tried {
+  ok: boolean
+  outcome: 'sent' | 'failed' | 'passing'
+  zh: string
+  en: string
+}
+
+export interface User {
+  id: string
+  username: string
+  role: 'admin' | 'supervisor' | 'nurse' | 'family' | 'integrator'
+  place_id: string | null
+  disabled_at?: string | null
+}
+
+export interface UserChange {
+  password?: string | null
+  disabled?: boolean | null
+}
+
+export interface Verdict {
+  place_id: string | null
+  priority: 'low' | 'medium' | 'high'
+  from_minute: number
+  to_minute: number
+  lease_seconds: number
+  steps: LadderStep[]
+  faults: Fault[]
+}
+
+export interface Answers {
+  'GET /alarms': Page_SeenAlarm
+  'GET /alarms/{alarm_id}': SeenAlarm
+  'POST /alarms/{alarm_id}/acknowledge': SeenAlarm
+  'POST /alarms/{alarm_id}/arrive': SeenAlarm
+  'POST /alarms/{alarm_id}/close': SeenAlarm
+  'GET /alarms/{alarm_id}/deliveries': Page_SeenDelivery
+  'POST /alarms/{alarm_id}/note': SeenAlarm
+  'POST /alarms/{alarm_id}/snooze': SeenAlarm
+  'GET /alarms/{alarm_id}/timeline': Page_TimelineLine
+  'GET /audit': Page_SeenEntry
+  'POST /auth/login': Session
+  'POST /auth/logout': undefined
+  'POST /auth/step-up': undefined
+  'GET /channels': SeenChannel[]
+  'GET /channels/web_push/key': PushKey
+  'POST /channels/{channel}/reports/{token}': unknown
+  'GET /contacts': Page_SeenContact
+  'POST /contacts': SeenContact
+  'PATCH /contacts/{contact_id}': SeenContact
+  'DELETE /contacts/{contact_id}': undefined
+  'POST /contacts/{contact_id}/test': Tried
+  'GET /devices': Page_Device
+  'POST /devices': Secret
+  'GET /devices/{device_id}': Device
+  'PATCH /devices/{device_id}': Device
+  'DELETE /devices/{device_id}': undefined
+  'PUT /devices/{device_id}/assignment': Device
+  'GET /devices/{device_id}/commands': Page_Command
+  'POST /devices/{device_id}/commands': Command
+  'POST /devices/{device_id}/secret': Secret
+  'POST /enrol': Enrolled
+  'GET /enrolments': Page_Enrolment
+  'POST /enrolments': Code
+  'DELETE /enrolments/{enrolment_id}': undefined
+  'GET /erasures': Page_Erasure
+  'POST /erasures/{erasure_id}/approve': Erasure
+  'POST /erasures/{erasure_id}/refuse': Erasure
+  'GET /ladders': Page_SeenLadder
+  'PUT /ladders': SeenLadder
+  'GET /ladders/verdict': Verdict[]
+  'DELETE /ladders/{ladder_id}': undefined
+  'GET /me': Me
+  'GET /me/sessions': Page_OwnSession
+  'DELETE /me/sessions': undefined
+  'DELETE /me/sessions/{session_id}': undefined
+  'POST /people/search': Page_Found
+  'GET /places': Page_Place
+  'POST /places': Place
+  'GET /places/{place_id}': Place
+  'GET /quarantine': Page_SeenRejected
+  'GET /quarantine/{rejected_id}': SeenRejected
+  'GET /reports/answering': AnsweringReport
+  'GET /residents': Page_SeenResident
+  'POST /residents': SeenResident
+  'GET /residents/{resident_id}': SeenResident
+  'PATCH /residents/{resident_id}': SeenResident
+  'GET /residents/{resident_id}/access': Page_Access
+  'GET /residents/{resident_id}/consents': Page_Consent
+  'POST /residents/{resident_id}/consents': Consent
+  'DELETE /residents/{resident_id}/consents/{consent_id}': undefined
+  'POST /residents/{resident_id}/erase': Erasure
+  'GET /residents/{resident_id}/events': Page_CareEvent
+  'GET /residents/{resident_id}/export': undefined
+  'GET /residents/{resident_id}/family': Page_FamilyLink
+  'POST /residents/{resident_id}/family': FamilyLink
+  'DELETE /residents/{resident_id}/family/{user_id}': undefined
+  'GET /residents/{resident_id}/identity': SeenIdentity
+  'PUT /residents/{resident_id}/identity': SeenIdentity
+  'POST /residents/{resident_id}/identity/reveal': Disclosure
+  'GET /residents/{resident_id}/relatives': Page_SeenRelative
+  'POST /residents/{resident_id}/relatives': SeenRelative
+  'DELETE /residents/{resident_id}/relatives/{relative_id}': undefined
+  'GET /residents/{resident_id}/status': Status
+  'GET /residents/{resident_id}/vitals': Record<string, number[][]>
+  'GET /self-tests': Page_SeenSelfTest
+  'GET /shifts': Page_StoredShift
+  'POST /shifts': StoredShift[]
+  'DELETE /shifts/{shift_id}': undefined
+  'GET /stations': Page_SeenStation
+  'POST /stream/tickets': Ticket
+  'GET /users': Page_User
+  'POST /users': User
+  'PATCH /users/{user_id}': User
+}
