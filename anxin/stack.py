@@ -27,7 +27,7 @@ from types import FrameType, TracebackType
 from typing import Final, Self
 
 from anxin.claim import Claim
-from anxin.config import Address, Settings
+from anxin.config import SECRETS, Address, Settings
 from anxin.db.logins import make_logins
 from anxin.db.migrate import migrate
 from anxin.db.users import ensure_user
@@ -44,6 +44,16 @@ LOGINS: Final[Mapping[str, Mapping[str, str]]] = {
     "worker": {"ANXIN_DATABASE": "anxin_worker"},
 }
 """What each service is at the database, by the variable that names its login."""
+SECRETS_OF: Final[Mapping[str, frozenset[str]]] = {
+    "ingest": frozenset(),
+    "api": frozenset({"data_keys", "oidc", "receipt_token", "vapid_private_key"}),
+    "worker": frozenset({
+        "audit_key", "receipt_token", "wechat_secret", "aliyun_key_secret", "tencent_secret_key",
+        "voice_secret", "vapid_private_key", "smtp_password",
+    }),
+    "simulate": frozenset(),
+}  # fmt: skip
+"""The secret settings that a service is given; the others are kept from it."""
 
 _LOG_CHECK_SECONDS = 60.0
 _EASY_TO_TYPE = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -144,10 +154,11 @@ class Stack:
     def environment(self, service: str) -> dict[str, str]:
         """Return the environment of a service: ours, with the real addresses and its own logins.
 
-        The administrator's password for the database is not in it.
+        Of secrets only its own: not the administrator's password, not the keys of others.
         """
-        hidden = ("ANXIN_ADMIN_PASSWORD", "ANXIN_DATABASE", "PGPASSWORD", "PGPASSFILE", "PGUSER")
-        kept = {name: text for name, text in os.environ.items() if not name.startswith(hidden)}
+        hidden = {f"ANXIN_{field.upper()}" for field in SECRETS if field not in SECRETS_OF[service]}
+        hidden |= {f"{name}_FILE" for name in hidden} | {"PGPASSWORD", "PGPASSFILE", "PGUSER"}
+        kept = {name: text for name, text in os.environ.items() if name not in hidden}
         root = str(Path(__file__).resolve().parent.parent)
         return {
             **self._defaults,

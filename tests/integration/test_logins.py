@@ -12,9 +12,10 @@ import pytest
 from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from anxin.config import SECRETS
 from anxin.db.logins import LoginsImpossible, make_logins
 from anxin.db.migrate import migrate
-from anxin.stack import LOGINS
+from anxin.stack import LOGINS, SECRETS_OF
 from tests.conftest import Running
 
 ROLES = ("anxin_api", "anxin_door", "anxin_ingest", "anxin_worker")
@@ -25,6 +26,7 @@ BEYOND = {
     "anxin_worker": "SELECT password_hash FROM users",
 }
 """What belongs to the work of others."""
+_KEY = "A" * 43
 
 
 def _children(running: Running) -> dict[str, psutil.Process]:
@@ -182,6 +184,37 @@ def test_a_user_who_may_not_make_roles_is_told_what_to_do(
         "anxin_worker TO lodger WITH ADMIN OPTION; or run the services one by one, each with a "
         "login that you made (docs/operations.md)."
     )
+
+
+def test_a_service_is_given_only_the_secrets_that_it_needs(
+    start_anxin: Callable[..., Running], data_dir: Path
+) -> None:
+    keys = data_dir / "keys"
+    keys.write_text(f"master 1 {_KEY}=\nindex 1 {_KEY}=\n", "ascii")
+    given = {
+        "ANXIN_AUDIT_KEY": _KEY,
+        "ANXIN_DATA_KEYS_FILE": str(keys),
+        "ANXIN_SMTP_PASSWORD": "mail-secret",
+        "ANXIN_RECEIPT_TOKEN": "receipt-secret",
+        "PGPASSWORD": "of-somebody-mighty",
+    }
+    running = start_anxin(environ=given)
+    seen = {
+        service: {name for name in given if name in _children(running)[service].environ()}
+        for service in LOGINS
+    }
+    assert seen == {
+        "ingest": set(),
+        "api": {"ANXIN_DATA_KEYS_FILE", "ANXIN_RECEIPT_TOKEN"},
+        "worker": {"ANXIN_AUDIT_KEY", "ANXIN_SMTP_PASSWORD", "ANXIN_RECEIPT_TOKEN"},
+    }
+    assert not (data_dir / "audit" / "key").exists()
+
+
+def test_every_secret_setting_has_a_service_that_needs_it() -> None:
+    given = frozenset[str]().union(*SECRETS_OF.values())
+    # The supervisor's own, the bridge's, and the login that each service has instead.
+    assert given == set(SECRETS) - {"admin_password", "broker", "database", "database_door"}
 
 
 def test_services_of_anxin_up_are_given_their_own_login_and_no_other(
