@@ -84,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     session_hours: int = 12
     session_idle_minutes: int = 120
     """A login that nobody uses ends sooner; an open alarm stream uses it."""
+    require_totp: str = ""
+    """Roles that need a second factor, separated by commas: admin,supervisor."""
     cookie_secure: bool = False
     """Set when the pages are served over HTTPS, as they should be outside one machine."""
     trusted_proxies: str = ""
@@ -104,7 +106,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     audit_key: str = ""
     """What seals the audit: 32 bytes in base64url; empty means made and kept under `data_dir`."""
     public_url: str = ""
-    """Where people reach the pages, for the links in notices: https://care.example.cn."""
+    """Where people reach the pages, for links in notices and sign-in: https://care.example.cn."""
+    oidc: str = ""
+    """Providers of identities, a JSON list: see `docs/single-sign-on.md`."""
+    cors_origins: str = ""
+    """Origins whose pages may use the API with a bearer token, separated by commas."""
     notice_full_names: bool = False
     """Whole names in notices instead of initials: they leave the house."""
     allow_private_webhooks: bool = False
@@ -138,7 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SECRETS = (
-    "database", "database_door", "broker", "data_keys", "admin_password", "audit_key",
+    "database", "database_door", "broker", "data_keys", "admin_password", "audit_key", "oidc",
     "receipt_token", "wechat_secret", "aliyun_key_secret", "tencent_secret_key",
     "voice_secret", "vapid_private_key", "smtp_password",
 )  # fmt: skip
