@@ -203,6 +203,7 @@ def follow(
 
     Each row at most once: one reading of `values` (n, vitals), NaN for missing or not usable, at
     `at_s` (n,) epoch seconds. One that is not newer than the last is told of and not remembered.
+    About a thousand rows at a time is quickest: they stay in the cache.
     """
     centre, spread = usual_at(baselines, rows, bin_of(local_hour))
     z = (values.T - centre) / spread
