@@ -178,7 +178,7 @@ def days_of(events: Events, sensors: Sensors, first_day: int, now_s: float) -> D
     )
 
 
-def unusual(days: Days, sensors: Sensors, now_s: float) -> list[Finding]:
+def unusual(days: Days, now_s: float) -> list[Finding]:
     """Return what is unusual about the last day of each resident beside the days before it."""
     hour = now_s % DAY_S / HOUR_S
     found = []
@@ -188,7 +188,7 @@ def unusual(days: Days, sensors: Sensors, now_s: float) -> list[Finding]:
         more = np.maximum(usual + np.maximum(WANDERING_MORE, 3 * spread), WANDERING_LEAST)
         found += _told("night_wandering", moves[:, -1] >= more, moves[:, -1], usual)
     if AWAKE[0] <= hour <= AWAKE[1]:
-        found += _kitchen(days, sensors, hour)
+        found += _kitchen(days, hour)
         found += _still(days, now_s, hour)
     return sorted(found + _bed(days, complete=hour >= 12), key=lambda finding: finding.row)
 
@@ -210,15 +210,14 @@ def _bed(days: Days, *, complete: bool) -> list[Finding]:
     )
 
 
-def _kitchen(days: Days, sensors: Sensors, hour: float) -> list[Finding]:
+def _kitchen(days: Days, hour: float) -> list[Finding]:
     first, signs = days.first_kitchen_h, days.signs
     seen = signs[:, :-1] >= KITCHEN_SIGNS
     visited = ~np.isnan(first[:, :-1]) & seen
     known = seen.sum(axis=1)
     latest = np.where(visited, first[:, :-1], -np.inf).max(axis=1, initial=-np.inf)
     missed = (
-        sensors.kitchen
-        & (known >= LEAST_DAYS)
+        (known >= LEAST_DAYS)
         & (visited.sum(axis=1) >= KITCHEN_SHARE * known)
         & np.isnan(first[:, -1])
         & (signs[:, -1] >= KITCHEN_SIGNS)
@@ -287,8 +286,7 @@ def _in_bed(
     order = np.lexsort((np.arange(len(rows)), at_s, rows))
     rows, at_s, lies = rows[order], at_s[order], lies[order]
     pause = np.zeros(len(rows))
-    same = rows[1:] == rows[:-1]
-    pause[:-1] = np.where(same, np.diff(at_s), 0.0)
+    pause[:-1] = np.where(rows[1:] == rows[:-1], np.diff(at_s), 0.0)
     spent = np.concatenate([[0.0], np.cumsum(pause * lies)[:-1]])  # before each event, over all
 
     span = days * DAY_S + 1.0

@@ -77,7 +77,7 @@ def found(happened: list[Happening], at_h: float, have: Sensors | None = None) -
     """Return what is unusual at an hour after the first day's midnight."""
     have = have or sensors()
     now = FIRST * DAY_S + at_h * HOUR_S
-    return unusual(days_of(events(happened), have, FIRST, now), have, now)
+    return unusual(days_of(events(happened), have, FIRST, now), now)
 
 
 TODAY = 13 * 24.0  # midnight of the fourteenth day
@@ -108,6 +108,13 @@ def test_walking_about_at_night_is_told_of_in_the_morning() -> None:
         "昨夜走动 8 次，平时 1 次", "moved about 8 times last night, usually 1",
     )  # fmt: skip
     assert found(happened, TODAY + 4.9) == []
+
+
+@pytest.mark.parametrize(("moves", "count"), [(3, 0), (4, 1)])
+def test_a_few_steps_of_one_who_sleeps_through_are_not_wandering(moves: int, count: int) -> None:
+    happened = [one for one in weeks() if one[1] <= TODAY + 6 and one[1] % 24 > 3]
+    steps = [(0, TODAY + 1 + n, "motion", "other") for n in range(moves)]
+    assert len(found(happened + steps, TODAY + 6)) == count
 
 
 def test_a_sensor_that_chatters_for_ten_minutes_is_not_wandering() -> None:
