@@ -16,15 +16,16 @@ from typing import Final, get_args
 from tqdm import tqdm
 
 from anxin.config import Settings
-from anxin.db import people
+from anxin.db import accounts, people
 from anxin.db.pool import Database
 from anxin.errors import SettingError
 from anxin.seal import DataKeys, KeyKind, KeysMissing, key_line
 
 FILE: Final = "data.keys"
 _HEADER: Final = (
-    "# Data keys of Anxin. Without them no ID-card or telephone number can be read again. Keep a\n"
-    "# copy, not beside the backups of the database. The last one of each kind is in use.\n"
+    "# Data keys of Anxin. Without them no ID-card or telephone number can be read again, and no\n"
+    "# second factor be used. Keep a copy, not beside the backups of the database. The last one\n"
+    "# of each kind is in use.\n"
 )
 _AT_ONCE: Final = 100
 """People whose keys are wrapped anew in one transaction."""
@@ -97,7 +98,8 @@ def make_keys(path: Path, kinds: tuple[KeyKind, ...] = get_args(KeyKind)) -> lis
 async def rotate(settings: Settings) -> int:
     """Wrap every person's key with the newest master key; return how many were behind.
 
-    In small transactions in order of the residents, so that it goes on where it was stopped.
+    The secrets of second factors are sealed anew as well. In small transactions, in order of the
+    residents and of the users, so that it goes on where it was stopped.
     """
     keys = read_keys(settings)
     async with Database(settings.database, size=1, application="anxin keys") as database:
@@ -105,13 +107,22 @@ async def rotate(settings: Settings) -> int:
             use.people
             for use in await people.key_uses(database)
             if (use.master_id, use.index_id) != (keys.newest_master, keys.newest_index)
+        ) + sum(
+            use.people
+            for use in await accounts.key_uses(database)
+            if use.master_id != keys.newest_master
         )
-        done = last = 0
+        done = 0
         with tqdm(total=total, unit=" people", disable=not sys.stderr.isatty()) as bar:
-            while behind := await people.stale(database, keys, after=last, limit=_AT_ONCE):
-                wrapped = await people.rewrap(database, keys, behind)
-                done, last = done + wrapped, behind[-1]
-                bar.update(wrapped)
+            for stale, anew in (
+                (people.stale, people.rewrap),
+                (accounts.stale, accounts.reseal),
+            ):
+                last = 0
+                while behind := await stale(database, keys, after=last, limit=_AT_ONCE):
+                    renewed = await anew(database, keys, behind)
+                    done, last = done + renewed, behind[-1]
+                    bar.update(renewed)
     return done
 
 
@@ -129,6 +140,9 @@ async def _uses(settings: Settings) -> dict[tuple[str, str], int]:
         for use in await people.key_uses(database):
             for key in (("master", use.master_id), ("index", use.index_id)):
                 found[key] = found.get(key, 0) + use.people
+        for secrets in await accounts.key_uses(database):
+            key = ("master", secrets.master_id)
+            found[key] = found.get(key, 0) + secrets.people
     return found
 
 

@@ -136,25 +136,40 @@ class DataKeys:
     def wrap(self, key: PersonKey, resident_id: int) -> tuple[str, bytes]:
         """Return the id of the newest master key, and a person's key wrapped with it."""
         master = self.newest_master
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        bound = _wrapping(master, key.id, resident_id)
-        return master, nonce + AESGCM(self.masters[master]).encrypt(nonce, key.key, bound)
+        return master, self._shut(master, key.key, _wrapping(master, key.id, resident_id))
 
     def unwrap(self, master: str, id_: UUID, wrapped: bytes, resident_id: int) -> PersonKey:
         """Return a person's key; raise KeyUnknown or SealBroken."""
+        return PersonKey(id_, self._opened(master, wrapped, _wrapping(master, id_, resident_id)))
+
+    def seal(self, value: bytes, place: Place) -> tuple[str, bytes]:
+        """Return the id of the newest master key, and a value sealed with it for its place.
+
+        For what belongs to no resident, so that no person's key seals it.
+        """
+        master = self.newest_master
+        return master, self._shut(master, value, place.bound(master.encode()))
+
+    def open(self, master: str, sealed: bytes, place: Place) -> bytes:
+        """Return a value that a master key has sealed; raise KeyUnknown or SealBroken."""
+        return self._opened(master, sealed, place.bound(master.encode()))
+
+    def _shut(self, master: str, value: bytes, bound: bytes) -> bytes:
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + AESGCM(self.masters[master]).encrypt(nonce, value, bound)
+
+    def _opened(self, master: str, sealed: bytes, bound: bytes) -> bytes:
         if master not in self.masters:
             raise KeyUnknown(
                 f"This was sealed with the master key {master}, which the file of data keys does "
                 "not hold. Add that key again."
             )
-        nonce, rest = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
         try:
-            key = AESGCM(self.masters[master]).decrypt(
-                nonce, rest, _wrapping(master, id_, resident_id)
+            return AESGCM(self.masters[master]).decrypt(
+                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound
             )
         except (InvalidTag, ValueError) as error:
             raise SealBroken from error
-        return PersonKey(id_, key)
 
     def index(self, purpose: str, value: str) -> bytes:
         """Return the blind index of a normalised value, as it is written now."""

@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from anxin.config import Settings
 from anxin.db.pool import Database
 from api import (
+    accounts,
     alarms,
     audit,
     auth,
@@ -39,7 +40,7 @@ from api.metrics import Metrics
 from api.problems import Problem, add_problem_handlers
 from api.recording import Recorded, Recorder
 from api.reference import add_reference
-from api.services import Services
+from api.services import Services, needing_totp
 
 BASE = "/api/v1"
 
@@ -48,6 +49,7 @@ def create_app(
     settings: Settings, *, static: Path = pages.STATIC, queue: int = QUEUE, tail: int = TAIL
 ) -> FastAPI:
     """Return the application; `queue` and `tail` are the bounds of the alarm stream."""
+    needing_totp(settings)  # a wrong setting is told at once
     metrics = Metrics()
 
     @asynccontextmanager
@@ -83,9 +85,9 @@ def create_app(
     add_problem_handlers(app)
     base = APIRouter(prefix=BASE)
     for module in (
-        auth, places, residents, people, vitals, users, devices, enrolments, alarms, quarantine,
-        stream, stations, channels, consents, contacts, erasures, export, reports, roster,
-        ladders, audit,
+        auth, accounts, places, residents, people, vitals, users, devices, enrolments, alarms,
+        quarantine, stream, stations, channels, consents, contacts, erasures, export, reports,
+        roster, ladders, audit,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)

@@ -1,11 +1,10 @@
 """Who is asking: login, logout, and the session behind a request."""
 
-import asyncio
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
@@ -14,43 +13,35 @@ from pydantic import BaseModel, StringConstraints
 from anxin.db.scope import Scope
 from anxin.db.sessions import (
     Authority,
-    OwnSession,
-    authorities,
-    confirm,
+    Lack,
+    Method,
     create_session,
-    end_own,
     end_session,
-    forgive_attempts,
     hash_token,
-    note_attempt,
-    sessions_of,
+    renew,
+    session,
 )
-from anxin.db.users import Role, User, credentials
-from anxin.errors import NotFound
+from anxin.db.users import Role, User
 from anxin.logs import log
-from anxin.passwords import password_matches
-from api.answers import Page, answer
-from api.fields import Body, Id, Text
+from anxin.passwords import LONGEST
+from api.answers import answer
+from api.browsers import device_name
+from api.fields import Body, Text
 from api.permissions import Forbidden, Right, scope_of
-from api.problems import NotConfirmed, TooMany, Unauthenticated
-from api.services import COOKIE, Db, Services, Shared, services, token_of
+from api.problems import (
+    CodeMissing,
+    CodeMissingHere,
+    NotConfirmed,
+    PasswordChangeNeeded,
+    SecondFactorNeeded,
+    Unauthenticated,
+)
+from api.proof import WRONG, address_of, remember_device, show_at_login, show_in_session
+from api.services import COOKIE, Db, Services, Shared, needing_totp, services, token_of
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_FREE_ATTEMPTS: Final = 5
-_LONGEST_DELAY_S: Final = 8.0
-_WRONG: Final = "User name or password is wrong."
 CONFIRMED_FOR: Final = timedelta(minutes=10)
-"""So long a shown password counts for what must be confirmed."""
-_LONGEST_DEVICE: Final = 60
-# In this order: browsers and systems say that they are others as well.
-_BROWSERS: Final = (("MicroMessenger", "WeChat"), ("Edg", "Edge"), ("Firefox", "Firefox"),
-                    ("Chrome", "Chrome"), ("Safari", "Safari"))  # fmt: skip
-_SYSTEMS: Final = (("HarmonyOS", "HarmonyOS"), ("Android", "Android"), ("iPhone", "iPhone"),
-                   ("iPad", "iPad"), ("Windows", "Windows"), ("Macintosh", "macOS"),
-                   ("Linux", "Linux"))  # fmt: skip
-
-Method = Literal["password", "oidc", "wecom"]
-"""How somebody has shown at the beginning of a session who it is."""
+"""So long it counts for what must be confirmed that somebody has shown who it is."""
 
 router = APIRouter(tags=["sessions"])
 _log = log(__name__)
@@ -67,12 +58,15 @@ class Grant:
     channel: str
 
 
-async def current(
+async def any_session(
     request: Request,
     _bearer_known: Annotated[object, Depends(_bearer)],  # both only declare themselves in OpenAPI
     _cookie_known: Annotated[object, Depends(_cookie)],
 ) -> Authority:
-    """Return the session of a request; raise Unauthenticated, or Forbidden across sites."""
+    """Return the session of a request, also one that lacks something yet.
+
+    Raise Unauthenticated, or Forbidden across sites.
+    """
     token, by_cookie = token_of(request)
     if not token:
         raise Unauthenticated
@@ -82,12 +76,24 @@ async def current(
             raise Forbidden("Without a browser, send the token as Authorization: Bearer.")
         if _from_other_site(request):
             raise Forbidden("This was sent by a page of another site.")
-    token_hash = hash_token(token)
-    found = await authorities(services(request).door, [token_hash])
-    if token_hash not in found:
+    found = await session(services(request).door, hash_token(token))
+    if found is None:
         raise Unauthenticated("The session has ended. Log in again.")
-    request.state.user = found[token_hash]  # for the audit
-    return found[token_hash]
+    request.state.user = found  # for the audit
+    return found
+
+
+AnySession = Annotated[Authority, Depends(any_session)]
+"""For the few routes that serve a session which lacks something yet, so that it gets it."""
+
+
+async def current(user: AnySession) -> Authority:
+    """Return the session of a request; raise what is missing before it may do anything."""
+    if user.limited == "password":
+        raise PasswordChangeNeeded
+    if user.limited == "second-factor":
+        raise SecondFactorNeeded
+    return user
 
 
 Current = Annotated[Authority, Depends(current)]
@@ -104,21 +110,43 @@ def may(right: Right) -> Any:  # noqa: ANN401  # what FastAPI's Depends returns
 
 
 def confirmed(right: Right) -> Any:  # noqa: ANN401  # what FastAPI's Depends returns
-    """Return the dependency for what a stolen session must not do: the password was just shown."""
+    """Return the dependency for what a stolen session must not do: it was just shown who it is."""
 
     async def grant(granted: Annotated[Grant, may(right)]) -> Grant:
-        if granted.user.confirmed_at < datetime.now(UTC) - CONFIRMED_FOR:
-            raise NotConfirmed
+        _check_confirmed(granted.user)
         return granted
 
     return Depends(grant)
 
 
+async def _confirmed_any(user: AnySession) -> Authority:
+    if user.limited == "password":
+        raise PasswordChangeNeeded
+    _check_confirmed(user)
+    return user
+
+
+ConfirmedAny = Annotated[Authority, Depends(_confirmed_any)]
+"""For one's own second factor, also of a session that lacks one."""
+
+
+def _check_confirmed(user: Authority) -> None:
+    if user.confirmed_at < datetime.now(UTC) - CONFIRMED_FOR:
+        raise NotConfirmed
+
+
+Shown = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
+"""A password as somebody shows it."""
+Code = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+"""What an authenticator shows, or a recovery code."""
+
+
 class Login(Body):
-    """A user name and its password."""
+    """A user name and its password; `totp` where the user has a second factor."""
 
     username: Annotated[Text, StringConstraints(min_length=1, max_length=64)]
-    password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    password: Shown
+    totp: Code | None = None
 
 
 class Session(BaseModel):
@@ -128,24 +156,24 @@ class Session(BaseModel):
     token_type: str
     expires_at: datetime
     user: User
+    limited: Lack | None
+    """What the session lacks, and may do nothing but get: a password, or a second factor."""
 
 
 @router.post("/auth/login", response_model=Session)
 async def login(body: Login, request: Request, shared: Shared) -> Response:
-    """Begin a session: as a cookie for pages, and as a bearer token for programs."""
+    """Begin a session: as a cookie for pages, and as a bearer token for programs.
+
+    A user with a second factor sends a code as well: without it 401 of the type `second-factor`.
+    """
     if _from_other_site(request):
         raise Forbidden("This was sent by a page of another site.")
-    address = _address(request)
-    known = await credentials(shared.door, body.username)
-    request.state.user_id = known and known[0]  # for the audit, whether it is them or not
-    await _check(shared, body.username, body.password, address)
-    if known is None:
-        raise Unauthenticated(_WRONG)
-    return await begin_session(request, shared, known[0], "password")
+    user_id = await show_at_login(request, shared, body.username, body.password, body.totp)
+    return await begin_session(request, shared, user_id, "password")
 
 
 @router.post("/auth/logout", status_code=HTTPStatus.NO_CONTENT)
-async def logout(user: Current, shared: Shared) -> Response:
+async def logout(user: AnySession, shared: Shared) -> Response:
     """End this session at once; its streams are closed."""
     await end_session(shared.door, user.token_hash)
     shared.hub.look_again()
@@ -156,48 +184,47 @@ async def logout(user: Current, shared: Shared) -> Response:
     return response
 
 
-@router.get("/me/sessions", response_model=Page[OwnSession])
-async def list_own_sessions(user: Current, database: Db) -> Response:
-    """Return where one is logged in: address, device and last use."""
-    found = await sessions_of(database, user.user_id, user.session_id)
-    return answer({"items": found, "next": None})
-
-
-@router.delete("/me/sessions", status_code=HTTPStatus.NO_CONTENT)
-async def end_other_sessions(user: Current, shared: Shared) -> Response:
-    """End every session of one's own but this one; their streams are closed."""
-    await end_own(shared.door, user.user_id, user.session_id, None)
-    shared.hub.look_again()
-    return Response(status_code=HTTPStatus.NO_CONTENT)
-
-
-@router.delete("/me/sessions/{session_id}", status_code=HTTPStatus.NO_CONTENT)
-async def end_own_session(session_id: Id, user: Current, shared: Shared) -> Response:
-    """End one session of one's own; its streams are closed."""
-    if not await end_own(shared.door, user.user_id, user.session_id, int(session_id)):
-        raise NotFound(f"You have no session {session_id}.")
-    shared.hub.look_again()
-    return Response(status_code=HTTPStatus.NO_CONTENT)
-
-
 class Confirmation(Body):
-    """The password of who is logged in."""
+    """The password of who is logged in; `totp` where there is a second factor.
 
-    password: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-
-
-@router.post("/auth/step-up", status_code=HTTPStatus.NO_CONTENT)
-async def step_up(body: Confirmation, request: Request, user: Current, shared: Shared) -> Response:
-    """Show the password again; for ten minutes this session may do what asks for it.
-
-    A wrong one is answered 403: the session goes on, and 401 would tell a page that it has ended.
+    Who has logged in without a password shows a code alone.
     """
+
+    password: Shown | None = None
+    totp: Code | None = None
+
+
+class Renewed(BaseModel):
+    """The session goes on with another token, shown here only; the former one is void."""
+
+    access_token: str
+    expires_at: datetime
+
+
+@router.post("/auth/step-up", response_model=Renewed)
+async def step_up(
+    body: Confirmation, request: Request, user: AnySession, shared: Shared
+) -> Response:
+    """Show again who one is; for ten minutes this session may do what asks for it.
+
+    A wrong password is answered 403: the session goes on, and 401 would tell a page that it has
+    ended.
+    """
+    await show_again(request, shared, user, body.password, body.totp)
+    return await renewed(shared, user)
+
+
+async def show_again(
+    request: Request, shared: Services, user: Authority, password: str | None, code: str | None
+) -> None:
+    """Return if the user of a session shows these; raise NotConfirmed, CodeMissingHere."""
     try:
-        await _check(shared, user.username, body.password, _address(request))
+        await show_in_session(request, shared, user, password, code)
+    except CodeMissing as missing:
+        raise CodeMissingHere(str(missing)) from missing
     except Unauthenticated as wrong:
-        raise NotConfirmed("The password is wrong. Try again.") from wrong
-    await confirm(shared.door, user.token_hash)
-    return Response(status_code=HTTPStatus.NO_CONTENT)
+        said = str(wrong)
+        raise NotConfirmed("The password is wrong. Try again." if said == WRONG else said) from None
 
 
 class Me(BaseModel):
@@ -210,10 +237,12 @@ class Me(BaseModel):
     expires_at: datetime
     family: dict[str, list[str]]
     rights: list[str]
+    second_factor: bool
+    limited: Lack | None
 
 
 @router.get("/me", response_model=Me)
-async def me(user: Current, _: Db) -> Response:
+async def me(user: AnySession, _: Db) -> Response:
     """Return the user of this session; `family` says what a relative may see of whom.
 
     `rights` are what its role may do at all; on whom is a matter of its place, or of consent.
@@ -225,6 +254,8 @@ async def me(user: Current, _: Db) -> Response:
             "expires_at": user.expires_at,
             "family": links,
             "rights": sorted(user.rights),
+            "second_factor": user.second_factor,
+            "limited": user.limited,
         }
     )
 
@@ -238,18 +269,22 @@ async def begin_session(
     """
     token = secrets.token_urlsafe(32)
     lifetime = timedelta(hours=shared.settings.session_hours)
+    ends_at = datetime.now(UTC) + lifetime
     await create_session(
         shared.door,
         user_id,
         hash_token(token),
         idle=timedelta(minutes=shared.settings.session_idle_minutes),
-        ends_at=datetime.now(UTC) + lifetime,
-        address=_address(request),
-        device=_device(request.headers.get("user-agent", "")),
+        ends_at=ends_at,
+        address=address_of(request),
+        device=device_name(request.headers.get("user-agent", "")),
+        method=method,
+        needing=needing_totp(shared.settings),
     )
-    user = (await authorities(shared.door, [hash_token(token)])).get(hash_token(token))
+    user = await session(shared.door, hash_token(token))
     if user is None:
-        raise Unauthenticated(_WRONG)
+        raise Unauthenticated(WRONG)
+    request.state.user_id = user_id  # for the audit
     await _end_former(request, shared, user)
     _log.info("login", user=user.user_id, method=method)
     body = {
@@ -257,18 +292,39 @@ async def begin_session(
         "token_type": "bearer",
         "expires_at": user.expires_at,
         "user": as_user(user),
+        "limited": user.limited,
     }
     response = answer(body, headers={"cache-control": "no-store"})
+    _set_cookie(response, shared, token, ends_at)
+    await remember_device(request, response, shared, user_id, secrets.token_urlsafe(32))
+    return response
+
+
+async def renewed(shared: Services, user: Authority, **more: object) -> Response:
+    """Return the answer that gives a session another token; its streams go on."""
+    token = secrets.token_urlsafe(32)
+    ends = await renew(
+        shared.door, user.token_hash, hash_token(token), needing=needing_totp(shared.settings)
+    )
+    if ends is None:
+        raise Unauthenticated("The session has ended. Log in again.")
+    shared.hub.look_again()
+    body = {"access_token": token, "expires_at": ends[0], **more}
+    response = answer(body, headers={"cache-control": "no-store"})
+    _set_cookie(response, shared, token, ends[1])
+    return response
+
+
+def _set_cookie(response: Response, shared: Services, token: str, ends_at: datetime) -> None:
     response.set_cookie(
         COOKIE,
         token,
-        max_age=int(lifetime.total_seconds()),
+        max_age=max(0, int((ends_at - datetime.now(UTC)).total_seconds())),
         path="/",
         secure=shared.settings.cookie_secure,
         httponly=True,
         samesite="strict",
     )
-    return response
 
 
 def as_user(user: Authority) -> dict[str, Any]:
@@ -292,24 +348,6 @@ def _from_other_site(request: Request) -> bool:
     return origin is not None and origin.partition("://")[2].lower() != host
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
-
-
-async def _check(shared: Services, username: str, password: str, address: str) -> None:
-    """Raise Unauthenticated for a wrong password; whoever guesses is slowed down."""
-    attempts = await note_attempt(shared.door, username, address)
-    await _slow_down(shared.delayed, *attempts)
-    # Looked up after the wait: what was changed meanwhile holds.
-    known = await credentials(shared.door, username)
-    async with shared.hashing:
-        right = await asyncio.to_thread(password_matches, password, known and known[1])
-    if not right:
-        _log.info("login_failed", address=address, failed_before=attempts[0])
-        raise Unauthenticated(_WRONG)
-    await forgive_attempts(shared.door, username, address)
-
-
 async def _end_former(request: Request, shared: Services, user: Authority) -> None:
     """End the session that this browser had for the same user: a new login takes its place.
 
@@ -319,33 +357,7 @@ async def _end_former(request: Request, shared: Services, user: Authority) -> No
     if not former or "sec-fetch-site" not in request.headers:
         return
     token_hash = hash_token(former)
-    known = (await authorities(shared.door, [token_hash])).get(token_hash)
+    known = await session(shared.door, token_hash)
     if known is not None and known.user_id == user.user_id:
         await end_session(shared.door, token_hash)
         shared.hub.look_again()
-
-
-def _device(says: str) -> str:
-    """Return in words what a browser or program says of itself."""
-    system = next((name for sign, name in _SYSTEMS if sign in says), "")
-    browser = next((name for sign, name in _BROWSERS if sign in says), "")
-    if system or browser:
-        return " · ".join(filter(None, (browser, system)))
-    return "".join(letter for letter in says if letter.isprintable())[:_LONGEST_DEVICE]
-
-
-async def _slow_down(delayed: asyncio.Semaphore, from_here: int, from_anywhere: int) -> None:
-    """Make guessing slow without locking anybody out.
-
-    Failures from one address slow that address; failures from many slow everybody a little.
-    """
-    delay_s = 0.0
-    if from_here > _FREE_ATTEMPTS:
-        delay_s = min(0.5 * 2 ** (from_here - _FREE_ATTEMPTS - 1), _LONGEST_DELAY_S)
-    elif from_anywhere > 10 * _FREE_ATTEMPTS:
-        delay_s = 1.0
-    if delay_s:
-        if delayed.locked():
-            raise TooMany
-        async with delayed:
-            await asyncio.sleep(delay_s)

@@ -23,7 +23,7 @@ from anxin.db.alarms import Notice, Receipt, advance, keep_receipts, notices, ol
 from anxin.db.pool import Connection, Database, connect, doorbell
 from anxin.db.residents import resident_ids, signs, stirred
 from anxin.db.scope import EVERYTHING, Scope
-from anxin.db.sessions import Authority, authorities
+from anxin.db.sessions import Authority, authorities_again
 from anxin.errors import DatabaseUnavailable
 from anxin.logs import log
 from api.alarm_view import View, seen_alarm, view_of
@@ -374,11 +374,12 @@ class Hub:
     async def _renew(self, viewers: Sequence[Viewer]) -> None:
         if not viewers:
             return
-        known = await authorities(
-            self._database, list({viewer.user.token_hash for viewer in viewers})
+        # By the number of the session: its token changes when its user steps up.
+        known = await authorities_again(
+            self._database, list({viewer.user.session_id for viewer in viewers})
         )
         for viewer in viewers:
-            user = known.get(viewer.user.token_hash)
+            user = known.get(viewer.user.session_id)
             if user is None:
                 viewer.end(CloseCode.LOGGED_OUT)
             elif user != viewer.user:

@@ -1,6 +1,7 @@
 """Every error of the API as RFC 9457 `application/problem+json`; never with what was sent in it."""
 
 from http import HTTPStatus
+from math import ceil
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -8,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from anxin.db.accounts import TooManyGuesses
 from anxin.db.alarms import WrongState
 from anxin.db.roster import Unreliable
 from anxin.errors import AnxinError, Conflict, DatabaseUnavailable, NotFound, Refused
@@ -20,6 +22,22 @@ _log = log(__name__)
 
 class Unauthenticated(AnxinError):
     """Log in first: this needs a session."""
+
+
+class CodeMissing(Unauthenticated):
+    """Send `totp` as well: the number that your authenticator shows now, or a recovery code."""
+
+
+class CodeMissingHere(Forbidden):
+    """The same in a session, which goes on."""
+
+
+class PasswordChangeNeeded(Forbidden):
+    """Choose a password of your own first (POST /api/v1/me/password); nothing else goes before."""
+
+
+class SecondFactorNeeded(Forbidden):
+    """Your role needs a second factor. Set one up first: POST /api/v1/me/totp, then /confirm."""
 
 
 class NotConfirmed(Forbidden):
@@ -59,10 +77,19 @@ STATUS: dict[type[AnxinError], HTTPStatus] = {
     Conflict: HTTPStatus.CONFLICT,
     Unusable: HTTPStatus.UNPROCESSABLE_ENTITY,
     TooMany: HTTPStatus.TOO_MANY_REQUESTS,
+    TooManyGuesses: HTTPStatus.TOO_MANY_REQUESTS,
     DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     KeysMissing: HTTPStatus.SERVICE_UNAVAILABLE,
     KeyUnknown: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+TYPES: dict[type[Exception], str] = {
+    CodeMissing: "second-factor",
+    CodeMissingHere: "second-factor",
+    PasswordChangeNeeded: "password-change-needed",
+    SecondFactorNeeded: "second-factor-needed",
+    NotConfirmed: "step-up",
+}
+"""Problems that a program can do something about, by the `type` that it knows them by."""
 _EXTRA_HEADERS = {
     HTTPStatus.UNAUTHORIZED: {"www-authenticate": "Bearer"},
     HTTPStatus.TOO_MANY_REQUESTS: {"retry-after": "10"},
@@ -101,13 +128,14 @@ def problem(
 async def _on_our_error(_: Request, error: Exception) -> Response:
     if isinstance(error, WrongState):
         return problem(HTTPStatus.CONFLICT, str(error), alarm=error.alarm)
-    if isinstance(error, NotConfirmed):
-        return problem(HTTPStatus.FORBIDDEN, str(error), type="step-up")
+    if isinstance(error, TooManyGuesses):
+        wait = {"retry-after": str(max(1, ceil(error.retry_after.total_seconds())))}
+        return problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=wait)
     if isinstance(error, Unreliable):
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), faults=error.faults)
     for kind in type(error).__mro__:
         if kind in STATUS:
-            return problem(STATUS[kind], str(error))
+            return problem(STATUS[kind], str(error), type=TYPES.get(type(error), "about:blank"))
     _log.error("request_failed", error=type(error).__name__)
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "This did not work. It was noted in the log.")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
 
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
@@ -10,6 +10,9 @@ from starlette.requests import HTTPConnection
 from anxin.config import Settings
 from anxin.db.pool import Database
 from anxin.db.sessions import hash_token
+from anxin.db.users import Role
+from anxin.errors import SettingError
+from anxin.providers import Providers
 from api.live import Hub
 from api.metrics import Metrics
 from api.recording import Recorder
@@ -31,8 +34,6 @@ class Services:
     metrics: Metrics
     # Argon2 takes 64 MiB and a core: more than a few at once would starve everything else.
     hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
-    # Logins that are being slowed down; more than so many are refused.
-    delayed: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(100))
 
     def stopped(self) -> str:
         """Return which part stopped by a defect, so that the process must be replaced, or ''."""
@@ -41,6 +42,16 @@ class Services:
 
 
 def services(connection: HTTPConnection) -> Services:
+def needing_totp(settings: Settings) -> list[Role]:
+    """Return the roles that need a second factor; raise SettingError for one that there is not."""
+    named = [name.strip() for name in settings.require_totp.split(",") if name.strip()]
+    if odd := [name for name in named if name not in get_args(Role)]:
+        raise SettingError(
+            f"ANXIN_REQUIRE_TOTP: {odd[0]!r} is no role. Roles are {', '.join(get_args(Role))}."
+        )
+    return [role for role in get_args(Role) if role in named]
+
+
     """Return what this application was started with."""
     shared: Services = connection.app.state.services
     return shared

@@ -1,25 +1,33 @@
 """Users: an admin makes any, a supervisor those of families."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Response
-from pydantic import StringConstraints
+from pydantic import BaseModel, StringConstraints
 
 from anxin.db import users as stored
+from anxin.db.sessions import OwnSession, sessions_of
 from anxin.db.users import Role, User
-from anxin.passwords import hash_password
+from anxin.logs import log
+from anxin.passwords import LONGEST, hash_password, one_time_password
 from api.answers import After, Limit, Page, answer, page, serial_after
-from api.auth import Grant, may
+from api.auth import Grant, confirmed, may
 from api.fields import Body, Id, Username, number
 from api.permissions import MANAGED_ROLES, Forbidden
 from api.problems import Unusable
 from api.services import Db, Shared
 
 router = APIRouter(prefix="/users", tags=["users"])
+_log = log(__name__)
 
-Password = Annotated[str, StringConstraints(min_length=8, max_length=256)]
+SHORTEST_GIVEN: Final = 8
+"""Of a password that is given to somebody; whoever chooses one chooses a longer one."""
+ONE_TIME: Final = timedelta(hours=72)
+"""So long a one-time password is good."""
+Password = Annotated[str, StringConstraints(min_length=SHORTEST_GIVEN, max_length=LONGEST)]
 
 
 class NewUser(Body):
@@ -99,3 +107,64 @@ async def change_user(
     )
     shared.hub.look_again()
     return answer(changed)
+
+
+class OneTimePassword(BaseModel):
+    """Good for one thing: to log in and choose a password; shown here only."""
+
+    password: str
+    expires_at: datetime
+
+
+@router.post("/{user_id}/password", response_model=OneTimePassword)
+async def reset_password(
+    user_id: Id,
+    grant: Annotated[Grant, confirmed("users.write")],
+    shared: Shared,
+    database: Db,
+) -> Response:
+    """Give a user a one-time password in place of the forgotten one; its sessions end."""
+    roles = MANAGED_ROLES[grant.user.role]
+    # Who is none of one's own is told so before anything costly is done.
+    await stored.user(database, grant.scope, roles, int(user_id))
+    password, expires_at = one_time_password(), datetime.now(UTC) + ONE_TIME
+    async with shared.hashing:
+        hashed = await asyncio.to_thread(hash_password, password)
+    await stored.reset_password(
+        database, grant.scope, roles, int(user_id), password_hash=hashed, expires_at=expires_at
+    )
+    shared.hub.look_again()
+    _log.info("password_reset", user=int(user_id), by=grant.user.user_id)
+    body = {"password": password, "expires_at": expires_at}
+    return answer(body, headers={"cache-control": "no-store"})
+
+
+@router.get("/{user_id}/sessions", response_model=Page[OwnSession])
+async def list_sessions(
+    user_id: Id, grant: Annotated[Grant, confirmed("users.write")], database: Db
+) -> Response:
+    """Return where a user is logged in: address, device and last use."""
+    await stored.user(database, grant.scope, MANAGED_ROLES[grant.user.role], int(user_id))
+    found = await sessions_of(database, int(user_id), grant.user.session_id)
+    return answer({"items": found, "next": None})
+
+
+@router.delete("/{user_id}/sessions", status_code=HTTPStatus.NO_CONTENT)
+async def end_sessions(
+    user_id: Id, grant: Annotated[Grant, confirmed("users.write")], shared: Shared, database: Db
+) -> Response:
+    """End every session of a user; its streams are closed."""
+    await stored.end_sessions(database, grant.scope, MANAGED_ROLES[grant.user.role], int(user_id))
+    shared.hub.look_again()
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.delete("/{user_id}/totp", status_code=HTTPStatus.NO_CONTENT)
+async def end_second_factor(
+    user_id: Id, grant: Annotated[Grant, confirmed("users.write")], shared: Shared, database: Db
+) -> Response:
+    """Take a lost second factor off a user; its sessions end."""
+    await stored.end_factor(database, grant.scope, MANAGED_ROLES[grant.user.role], int(user_id))
+    shared.hub.look_again()
+    _log.info("second_factor_taken_off", user=int(user_id), by=grant.user.user_id)
+    return Response(status_code=HTTPStatus.NO_CONTENT)

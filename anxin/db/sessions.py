@@ -1,12 +1,18 @@
-"""Sessions, single-use stream tickets, failed logins. Of a token only the hash is kept."""
+"""Sessions and single-use stream tickets. Of a token only the hash is kept."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
 from anxin.db.pool import Database, blocks
 from anxin.db.users import Role
+
+Method = Literal["password", "oidc", "wecom"]
+"""By what somebody has shown at the beginning of a session who it is."""
+Lack = Literal["password", "second-factor"]
+"""What is missing yet: a password of one's own choice, or a second factor."""
 
 TICKET_LIFETIME = timedelta(seconds=30)
 
@@ -20,8 +26,9 @@ class Authority:
 
     session_id: int
     confirmed_at: datetime = field(compare=False)
-    """When its password was last shown."""
-    token_hash: bytes
+    """When its user has last shown again who it is."""
+    token_hash: bytes = field(compare=False)
+    """Changes when its user shows again who it is, which makes nobody another."""
     expires_at: datetime = field(compare=False)
     """Moves on with use, so it makes nobody another."""
     user_id: int
@@ -34,6 +41,11 @@ class Authority:
     """When the next consent among them runs out."""
     rights: frozenset[str]
     """What its role may do at all; the scope says on whom."""
+    method: Method
+    limited: Lack | None
+    """The only thing that this session may do, if something is missing yet."""
+    second_factor: bool
+    """Whether its user has one."""
 
 
 def hash_token(token: str) -> bytes:
@@ -63,8 +75,13 @@ async def create_session(
     ends_at: datetime,
     address: str,
     device: str,
+    method: Method,
+    needing: Collection[Role],
 ) -> None:
-    """Start a session that ends unused, or at the latest then; forget those that have run out."""
+    """Start a session that ends unused, or at the latest then; forget those that have run out.
+
+    `needing` are the roles that need a second factor.
+    """
     await database.execute(
         blocks("sessions")["create"],
         {
@@ -74,6 +91,8 @@ async def create_session(
             "ends_at": ends_at,
             "address": address,
             "device": device,
+            "method": method,
+            "needing": list(needing),
         },
     )
 
@@ -94,38 +113,57 @@ async def end_own(database: Database, user_id: int, current: int, one: int | Non
     return int(row["ended"]) if row else 0
 
 
-async def confirm(database: Database, token_hash: bytes) -> None:
-    """Note that the user of a session has shown its password again."""
-    await database.execute(blocks("sessions")["confirm"], {"token_hash": token_hash})
+async def renew(
+    database: Database, token_hash: bytes, new: bytes, *, needing: Collection[Role]
+) -> tuple[datetime, datetime] | None:
+    """Give a session whose user has shown again who it is another token; the old one is void.
+
+    What the session lacked is looked at anew. Return when it ends unused, and at the latest; None
+    if it has ended.
+    """
+    parameters = {"token_hash": token_hash, "new": new, "needing": list(needing)}
+    row = await database.fetch_one(blocks("sessions")["renew"], parameters)
+    return (row["expires_at"], row["ends_at"] or row["expires_at"]) if row else None
+
+
+async def limit(database: Database, user_id: int, *, needing: Collection[Role]) -> None:
+    """Look anew at what the sessions of a user lack."""
+    parameters = {"user_id": user_id, "needing": list(needing)}
+    await database.execute(blocks("sessions")["limit"], parameters)
+
+
+async def session(database: Database, token_hash: bytes) -> Authority | None:
+    """Return a session, also one that lacks something yet; None if it is over."""
+    return next(iter(await _authorities(database, [token_hash], [])), None)
 
 
 async def authorities(database: Database, hashes: Sequence[bytes]) -> dict[bytes, Authority]:
-    """Return what each session may do now; ended, expired and disabled ones are left out."""
-    rows = await database.fetch(blocks("sessions")["authorities"], {"hashes": list(hashes)})
+    """Return what each session may do now; of those over or limited, nothing."""
+    found = await _authorities(database, hashes, [])
+    return {one.token_hash: one for one in found if one.limited is None}
+
+
+async def authorities_again(database: Database, session_ids: Sequence[int]) -> dict[int, Authority]:
+    """Return what each session may do now, whatever its token has become meanwhile."""
+    found = await _authorities(database, [], session_ids)
+    return {one.session_id: one for one in found if one.limited is None}
+
+
+async def _authorities(
+    database: Database, hashes: Sequence[bytes], ids: Sequence[int]
+) -> list[Authority]:
+    rows = await database.fetch(
+        blocks("sessions")["authorities"], {"hashes": list(hashes), "ids": list(ids)}
+    )
     for row in rows:
         row["links"] = {int(key): frozenset(scopes) for key, scopes in row["links"].items()}
         row["rights"] = frozenset(row["rights"])
-    return {row["token_hash"]: Authority(**row) for row in rows}
+    return [Authority(**row) for row in rows]
 
 
 async def end_session(database: Database, token_hash: bytes) -> None:
     """End a session at once; its tickets go with it."""
     await database.execute(blocks("sessions")["end"], {"token_hash": token_hash})
-
-
-async def note_attempt(database: Database, username: str, address: str) -> tuple[int, int]:
-    """Note a login that may fail; return how many did in 15 minutes: from here, from anywhere."""
-    row = await database.fetch_one(
-        blocks("sessions")["note_attempt"], {"username": username, "address": address}
-    )
-    return (row["from_here"], row["from_anywhere"]) if row else (0, 0)
-
-
-async def forgive_attempts(database: Database, username: str, address: str) -> None:
-    """Forget the failed logins of a user who has now shown the right password from here."""
-    await database.execute(
-        blocks("sessions")["forgive_attempts"], {"username": username, "address": address}
-    )
 
 
 async def create_ticket(database: Database, ticket_hash: bytes, session_hash: bytes) -> None:

@@ -1,23 +1,30 @@
 -- name: create
 WITH swept AS (DELETE FROM sessions WHERE expires_at < now())
-INSERT INTO sessions (token_hash, user_id, expires_at, idle, ends_at, address, device)
+INSERT INTO sessions (token_hash, user_id, expires_at, idle, ends_at, address, device, method, limited)
 VALUES (%(token_hash)s, %(user_id)s, least(now() + %(idle)s::interval, %(ends_at)s), %(idle)s,
-        %(ends_at)s, %(address)s, %(device)s)
+        %(ends_at)s, %(address)s, %(device)s, %(method)s,
+        session_lacks(%(user_id)s, %(method)s, %(needing)s::text[]))
 
 -- name: authorities
 -- Staff sees the tree under its place, an admin without place everything, a family its relatives.
 -- To be asked for is to be used: noted once a minute. Requests of one session do not wait for each
 -- other to note it.
-WITH used AS (
+WITH asked AS MATERIALIZED (
+    SELECT id FROM sessions WHERE token_hash = ANY(%(hashes)s::bytea[])
+    UNION ALL SELECT unnest(%(ids)s::bigint[])
+), used AS (
     UPDATE sessions SET used_at = now(),
         expires_at = coalesce(least(now() + idle, ends_at), expires_at)
-    WHERE token_hash IN (
-        SELECT token_hash FROM sessions
-        WHERE token_hash = ANY(%(hashes)s::bytea[]) AND expires_at > now()
+    WHERE id IN (
+        SELECT id FROM sessions
+        WHERE id IN (SELECT id FROM asked) AND expires_at > now()
           AND used_at < now() - interval '1 minute'
         FOR UPDATE SKIP LOCKED)
 )
-SELECT s.id AS session_id, s.confirmed_at, s.token_hash, s.expires_at, u.id AS user_id, u.username, u.role, u.place_id,
+SELECT s.id AS session_id, s.confirmed_at, s.token_hash, s.expires_at, s.method, s.limited,
+    u.id AS user_id, u.username, u.role, u.place_id,
+    EXISTS (SELECT FROM second_factors f
+            WHERE f.user_id = u.id AND f.confirmed_at IS NOT NULL) AS second_factor,
     CASE WHEN u.role = 'family' THEN NULL
          WHEN u.place_id IS NULL AND u.role = 'admin' THEN '/'
          ELSE p.path END AS path,
@@ -29,7 +36,7 @@ SELECT s.id AS session_id, s.confirmed_at, s.token_hash, s.expires_at, u.id AS u
 FROM sessions s
 JOIN users u ON u.id = s.user_id
 LEFT JOIN places p ON p.id = u.place_id
-WHERE s.token_hash = ANY(%(hashes)s::bytea[]) AND s.expires_at > now() AND u.disabled_at IS NULL
+WHERE s.id IN (SELECT id FROM asked) AND s.expires_at > now() AND u.disabled_at IS NULL
 
 -- name: end
 -- The word that a screen goes off duty may not get through before its session ends. Where the same
@@ -52,19 +59,15 @@ WITH ended AS (
 off AS (UPDATE stations SET on_duty = false WHERE user_id IN (SELECT user_id FROM ended))
 SELECT count(*) AS ended FROM ended
 
--- name: confirm
-UPDATE sessions SET confirmed_at = now() WHERE token_hash = %(token_hash)s
+-- name: renew
+-- Whoever has shown again who it is goes on with another token.
+UPDATE sessions SET token_hash = %(new)s, confirmed_at = now(),
+    limited = session_lacks(user_id, method, %(needing)s::text[])
+WHERE token_hash = %(token_hash)s AND expires_at > now() RETURNING expires_at, ends_at
 
--- name: note_attempt
--- Noted before the password is looked at, so that attempts made at once count one another.
-WITH swept AS (DELETE FROM login_attempts WHERE at < now() - interval '1 hour'),
-noted AS (INSERT INTO login_attempts (username, address) VALUES (lower(%(username)s), %(address)s))
-SELECT count(*) FILTER (WHERE address = %(address)s) AS from_here, count(*) AS from_anywhere
-FROM login_attempts
-WHERE username = lower(%(username)s) AND at > now() - interval '15 minutes'
-
--- name: forgive_attempts
-DELETE FROM login_attempts WHERE username = lower(%(username)s) AND address = %(address)s
+-- name: limit
+UPDATE sessions SET limited = session_lacks(user_id, method, %(needing)s::text[])
+WHERE user_id = %(user_id)s
 
 -- name: create_ticket
 WITH swept AS (DELETE FROM tickets WHERE expires_at < now())

@@ -58,6 +58,16 @@ async def users(
     return [User(**row) for row in rows]
 
 
+async def user(database: Database, scope: Scope, roles: Collection[Role], user_id: int) -> User:
+    """Return a user of these roles at the places of a scope; raise NotFound."""
+    row = await database.fetch_one(
+        blocks("users")["get"], {**scope.parameters(), "roles": list(roles), "id": user_id}
+    )
+    if row is None:
+        raise NotFound(f"There is no user {user_id}, or you may not see it.")
+    return User(**row)
+
+
 async def create_user(
     database: Database,
     scope: Scope,
@@ -110,12 +120,43 @@ async def change_user(
     return User(**row)
 
 
+async def reset_password(
+    database: Database,
+    scope: Scope,
+    roles: Collection[Role],
+    user_id: int,
+    *,
+    password_hash: str,
+    expires_at: datetime,
+) -> None:
+    """Set a password that is good until then and only to set another; raise NotFound."""
+    await user(database, scope, roles, user_id)
+    new = {"id": user_id, "password_hash": password_hash, "expires_at": expires_at}
+    async with database.transaction() as connection:
+        await connection.execute(blocks("users")["set_one_time_password"], new)
+        await connection.execute(blocks("users")["end_sessions"], {"id": user_id})
+
+
+async def end_sessions(
+    database: Database, scope: Scope, roles: Collection[Role], user_id: int
+) -> None:
+    """End every session of a user; raise NotFound."""
+    await user(database, scope, roles, user_id)
+    await database.execute(blocks("users")["end_sessions"], {"id": user_id})
+
+
+async def end_factor(
+    database: Database, scope: Scope, roles: Collection[Role], user_id: int
+) -> None:
+    """Take a second factor off a user and end the user's sessions; raise NotFound."""
+    await user(database, scope, roles, user_id)
+    async with database.transaction() as connection:
+        gone = await connection.execute(blocks("users")["end_factor"], {"id": user_id})
+        if not gone.rowcount:
+            raise NotFound(f"The user {user_id} has no second factor.")
+        await connection.execute(blocks("users")["end_sessions"], {"id": user_id})
+
+
 async def rights(database: Database) -> list[str]:
     """Return every right that some role has."""
     return [row["right_"] for row in await database.fetch(blocks("users")["rights"])]
-
-
-async def credentials(database: Database, username: str) -> tuple[int, str] | None:
-    """Return the id and password hash of an enabled user, or None."""
-    row = await database.fetch_one(blocks("users")["credentials"], {"username": username})
-    return (row["id"], row["password_hash"]) if row else None

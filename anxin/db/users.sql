@@ -29,7 +29,14 @@ SELECT 1 FROM users WHERE lower(username) = lower(%(username)s)
 
 -- name: set_password
 -- Who sets a password may not read the old one.
-UPDATE users SET password_hash = %(password_hash)s WHERE id = %(id)s
+UPDATE users SET password_hash = %(password_hash)s, password_expires_at = NULL WHERE id = %(id)s
+
+-- name: set_one_time_password
+UPDATE users SET password_hash = %(password_hash)s, password_expires_at = %(expires_at)s
+WHERE id = %(id)s
+
+-- name: end_factor
+DELETE FROM second_factors WHERE user_id = %(id)s
 
 -- name: set_disabled
 UPDATE users SET disabled_at = CASE WHEN %(disabled)s THEN coalesce(disabled_at, now()) END
@@ -40,6 +47,3 @@ SELECT DISTINCT right_ FROM role_rights
 
 -- name: end_sessions
 DELETE FROM sessions WHERE user_id = %(id)s
-
--- name: credentials
-SELECT id, password_hash FROM users WHERE lower(username) = lower(%(username)s) AND disabled_at IS NULL

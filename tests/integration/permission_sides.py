@@ -168,6 +168,28 @@ class Sides:
         made = {"resident_id": resident}
         made["relative_id"] = self._insert(
             "relatives", id=uuid4(), resident_id=int(made["resident_id"]), relation=_text(side),
+    def _visitor(self, side: str) -> dict[str, str]:
+        made = self._user(side)
+        self._insert("sessions", token_hash=uuid4().bytes * 2, device=_text(side),
+                     user_id=int(made["user_id"]),
+                     expires_at=datetime.now(UTC) + timedelta(hours=1))  # fmt: skip
+        return made
+
+    def _guarded(self, side: str) -> dict[str, str]:
+        made = self._user(side)
+        self._guard(made["user_id"])
+        return made
+
+    def _factor(self, side: str) -> dict[str, str]:
+        user = self.asking if side == "own" and self.asking not in UNKNOWN else "nurse"
+        self._guard(self.world.ids[user if side == "own" else f"{CANARY}-nurse"])
+        return {}
+
+    def _guard(self, user_id: str) -> None:
+        self.world.ask("DELETE FROM second_factors WHERE user_id = %s", int(user_id))
+        self._insert("second_factors", "user_id", user_id=int(user_id), master_id="m",
+                     secret=b"x", confirmed_at=datetime.now(UTC))  # fmt: skip
+
             name=b"",
         )  # fmt: skip
         return made

@@ -39,6 +39,8 @@ class Rule:
     echoes: bool = False
     """Whether the answer tells of ids that the caller's own people asked for."""
     ends_session: bool = False
+    renews_session: bool = False
+    """Whether the answer holds the token with which the session goes on."""
     private: bool = False
     """Whether it is about the caller's own account, and an administrator's reach does not count."""
 
@@ -55,7 +57,8 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("POST", "/auth/login"): Rule(
         OPEN, body={"username": "nurse", "password": "a good password"}),
     ("POST", "/auth/logout"): Rule(SESSION, done=204, ends_session=True),
-    ("POST", "/auth/step-up"): Rule(SESSION, body={"password": "a good password"}, done=204),
+    ("POST", "/auth/step-up"): Rule(
+        SESSION, body={"password": "a good password"}, renews_session=True),
     ("GET", "/me"): Rule(SESSION),
     ("GET", "/me/sessions"): Rule(SESSION, rows="session"),
     ("DELETE", "/me/sessions"): Rule(SESSION, done=204),
@@ -63,6 +66,12 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("GET", "/places"): Rule("places.read", rows="place"),
     ("POST", "/places"): Rule(
         "places.write", "place", {"parent_id": "{place_id}", "kind": "room", "name": "1"},
+    # What is wrong with the new password is told before the old one is looked at.
+    ("POST", "/me/password"): Rule(
+        SESSION, body={"password": "a good password", "new": "short"}, done=422),
+    ("POST", "/me/totp"): Rule(SESSION, done=201),
+    ("POST", "/me/totp/confirm"): Rule(SESSION, body={"code": "none"}, done=409),
+    ("DELETE", "/me/totp"): Rule(SESSION, "factor", done=204, private=True),
         done=201),
     ("GET", "/places/{place_id}"): Rule("places.read", "place"),
     ("GET", "/residents"): Rule("residents.read", rows="resident"),
@@ -113,6 +122,15 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("DELETE", "/devices/{device_id}"): Rule("devices.write", "device", done=204),
     ("POST", "/devices/{device_id}/secret"): Rule("devices.secrets", "device"),
     ("PUT", "/devices/{device_id}/assignment"): Rule(
+    ("POST", "/users/{user_id}/password"): Rule("users.write", "user"),
+    ("GET", "/users/{user_id}/sessions"): Rule("users.write", "visitor", rows="own"),
+    ("DELETE", "/users/{user_id}/sessions"): Rule("users.write", "visitor", done=204),
+    ("DELETE", "/users/{user_id}/totp"): Rule("users.write", "guarded", done=204),
+    ("GET", "/users/{user_id}/identities"): Rule("administer", "outsider", rows="own"),
+    ("POST", "/users/{user_id}/identities"): Rule(
+        "administer", "user", {"provider": "hospital", "subject": "{new}"}, done=201),
+    ("DELETE", "/users/{user_id}/identities/{identity_id}"): Rule(
+        "administer", "outsider", done=204),
         "devices.write", "device", {"resident_id": None}),
     ("POST", "/devices/{device_id}/commands"): Rule(
         "devices.write", "device", {"name": "blink"}, done=201),

@@ -18,6 +18,8 @@ from anxin.db.pool import Database
 from anxin.db.sessions import hash_token
 from anxin.enrolment import hash_code, new_code, read_code
 from anxin.keys import key_line
+from anxin.seal import DataKeys, Place
+from anxin.totp import code_of, new_secret, step_at
 from api import recording
 from api.app import create_app
 from api.recording import KINDS, UNRECORDED
@@ -177,6 +179,30 @@ CASES: dict[tuple[str, str], tuple[str, dict[str, Any] | None, Prepare, set[tupl
     ("POST", "/places"): (
         "supervisor", {"parent_id": "{A}", "kind": "room", "name": "1"}, _nothing,
         {("create", "place")}),
+SECRET = new_secret()
+
+
+def _factor(world: World, who: str, *, confirmed: bool) -> dict[str, str]:
+    user_id = int(world.ids[who])
+    place = Place("second_factors", "secret", str(user_id))
+    master, sealed = DataKeys.parse(KEYS).seal(SECRET, place)
+    world.ask("DELETE FROM second_factors WHERE user_id = %s", user_id)
+    world.ask(
+        "INSERT INTO second_factors (user_id, master_id, secret, confirmed_at)"
+        " VALUES (%s, %s, %s, CASE WHEN %s THEN now() END)",
+        user_id,
+        master,
+        sealed,
+        confirmed,
+    )
+    return {}
+
+
+def _begun(world: World) -> dict[str, str]:
+    world.ids["code"] = code_of(SECRET, step_at(datetime.now(UTC)))
+    return _factor(world, "nurse", confirmed=False)
+
+
     ("POST", "/residents"): (
         "supervisor", {"name": "x", "place_id": "{A}"}, _nothing, {("create", "resident")}),
     ("PATCH", "/residents/{resident_id}"): (
@@ -273,6 +299,20 @@ def test_every_route_that_changes_something_has_a_case() -> None:
 
 
 def address(path: str, world: World, made: dict[str, str]) -> str:
+    ("POST", "/me/totp"): ("nurse", None, _nothing, {("totp", "second_factor")}),
+    ("POST", "/me/totp/confirm"): (
+        "nurse", {"code": "{code}"}, _begun, {("confirm", "second_factor")}),
+    ("DELETE", "/me/totp"): (
+        "nurse", None, lambda w: _factor(w, "nurse", confirmed=True), {("totp", "second_factor")}),
+    ("POST", "/me/password"): (
+        "nurse", {"password": PASSWORD, "new": "another good one"}, _nothing,
+        {("password", "password")}),
+    ("POST", "/users/{user_id}/password"): (
+        "admin", None, _nothing, {("password", "password"), ("change", "user")}),
+    ("DELETE", "/users/{user_id}/sessions"): ("admin", None, _nothing, {("sessions", "session")}),
+    ("DELETE", "/users/{user_id}/totp"): (
+        "admin", None, lambda w: _factor(w, "family", confirmed=True),
+        {("totp", "second_factor")}),
     ids = {"resident": world.ids["anna"], "user": world.ids["family"], "device": "mat-anna",
            "place": world.ids["A"]} | made  # fmt: skip
     for name, number in ids.items():
@@ -319,6 +359,9 @@ async def test_every_read_is_told_unless_it_says_why_not(
     shown = {"/residents": [anna, bela], "/erasures": [bela]}
     _erasure(world)
     # What no resident is named in: users, contacts, reports, raw payloads, the audit itself.
+        if "access_token" in answer.text and who != "nobody":
+            token = answer.json()["access_token"]
+            api[who].headers["authorization"] = f"Bearer {token}"
     without = ("/users", "/contacts", "/reports/answering", "/audit", "/quarantine", "/enrolments",
                "/quarantine/{rejected_id}", "/devices/{device_id}/commands")  # fmt: skip
     for minute, path in enumerate(sorted(path for method, path in ROUTES if method == "GET")):
