@@ -14,9 +14,25 @@ import msgspec
 from tqdm import tqdm
 
 from anxin.audit import Check, Head, Keys, Link
-from anxin.audit_files import heads_path, kept_heads, keys, parsed, signer, written_public
+from anxin.audit_files import (
+    heads_before_restores,
+    heads_path,
+    kept_heads,
+    keys,
+    parsed,
+    set_heads_aside,
+    signer,
+    written_public,
+)
 from anxin.config import Settings
-from anxin.db.audit import stored_checkpoint, stored_counts, stored_links, stored_span
+from anxin.db.audit import (
+    RESTORE,
+    note_restore,
+    stored_checkpoint,
+    stored_counts,
+    stored_links,
+    stored_span,
+)
 from anxin.errors import AnxinError
 
 
@@ -61,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--public-key", metavar="KEYS",
         help="what seals are checked with (default: our own key; needed with --file elsewhere)",
     )  # fmt: skip
+    actions.add_parser(
+        "restored",
+        help="say that a backup was restored: the chain goes on from where it ends now",
+        description="Verifies what is there, writes into the audit what was lost with the restore, "
+        "and puts the heads that were kept before aside. The worker then goes on.",
+    )
     export = actions.add_parser(
         "export", help="write the chain to a file", description="Writes the chain as JSON Lines."
     )
@@ -73,6 +95,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do it; raise Tampered, SettingError, DatabaseUnavailable."""
     if args.what == "export":
         return _export(args, settings)
+    if args.what == "restored":
+        return _restored(settings)
     if args.file is not None:
         return _verify_file(args)
     return _verify_database(args, settings)
@@ -82,11 +106,12 @@ def _verify_database(args: argparse.Namespace, settings: Settings) -> int:
     ours = keys(settings, args.public_key)
     path = args.heads or heads_path(settings)
     # Before the chain is read: what is chained meanwhile is no fault.
-    known = list(kept_heads(path))
+    known = [*kept_heads(path), *(() if args.heads else heads_before_restores(settings))]
     count, stuck, newest = stored_counts(settings.database)
     check = Check(ours, stored_checkpoint(settings.database), known)
-    _go_through(check, stored_links(settings.database), count)
-    lines = [_told(check, newest)]
+    restores = Restores(stored_links(settings.database))
+    _go_through(check, restores, count)
+    lines = [_told(check, newest), *restores.told]
     if not known:
         lines.append(f"No heads at {path}: a cut end could not be noticed. Give --heads.")
     if stuck:
@@ -107,11 +132,55 @@ def _verify_file(args: argparse.Namespace) -> int:
         known = [] if args.heads is None else list(kept_heads(args.heads))
         after = Head(opening.after, opening.hash)
         check = Check(Keys(parsed(given, "--public-key")), None, known, after=after)
-        _go_through(check, _lines(args.file, lines), None)
-    print(_told(check, None))
+        restores = Restores(_lines(args.file, lines))
+        _go_through(check, restores, None)
+    print("\n".join([_told(check, None), *restores.told]))
     if args.public_key is None:
         print("The keys are those that the file itself names: compare them with --public-key.")
     return 0
+
+
+def _restored(settings: Settings) -> int:
+    """Let the chain go on after a restore; raise Tampered where more than its end is missing."""
+    ours = keys(settings)
+    count, _, _ = stored_counts(settings.database)
+    end = stored_span(settings.database, from_=None, to=None).last
+    known = list(kept_heads(heads_path(settings)))
+    lost = max((one.place for one in known), default=0)
+    check = Check(
+        ours, stored_checkpoint(settings.database), [one for one in known if one.place <= end]
+    )
+    _go_through(check, stored_links(settings.database, upto=end), count)
+    if lost <= end:
+        print(f"Nothing is lost: the heads that were kept end at place {lost}, the audit at {end}.")
+        return 0
+    note_restore(settings.database, end, lost)
+    aside = set_heads_aside(settings, end, lost)
+    print(
+        f"The audit goes on after place {end}. Places {end + 1} to {lost} were lost; the heads "
+        f"that prove it stand in {aside}. 审计从第 {end} 条后继续，其后至第 {lost} 条已丢失。"
+    )
+    return 0
+
+
+class Restores:
+    """Passes links on, and keeps what they tell of restores."""
+
+    def __init__(self, links: Iterable[Link]) -> None:
+        """Take links in order."""
+        self._links = links
+        self.told: list[str] = []
+
+    def __iter__(self) -> Iterator[Link]:
+        """Yield each link."""
+        for link in self._links:
+            entry = link.entry
+            if (entry.action, entry.object) == RESTORE:
+                self.told.append(
+                    f"{entry.at:%Y-%m-%d %H:%M:%S} UTC: a backup was restored, and places "
+                    f"{entry.object_id} of before were lost. 恢复备份，此前的这些条目已丢失。"
+                )
+            yield link
 
 
 def _export(args: argparse.Namespace, settings: Settings) -> int:

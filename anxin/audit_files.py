@@ -5,6 +5,7 @@ Under `data_dir`/audit, readable by the services' user only:
     key             the key, made at the first start where ANXIN_AUDIT_KEY is empty
     trusted         public keys of those that sealed before it, one a line; nobody needs to make it
     heads.jsonl     one head a line, one a minute: what proves a cut end
+    heads-….jsonl   those before a restore, named after where it ended and how far they had come
 """
 
 import base64
@@ -99,6 +100,21 @@ def heads_path(settings: Settings) -> Path:
 def last_head(settings: Settings) -> Sealed | None:
     """Return the last head that was kept, if any."""
     return max(kept_heads(heads_path(settings)), key=lambda one: one.place, default=None)
+
+
+def set_heads_aside(settings: Settings, end: int, lost: int) -> Path:
+    """Put the heads aside that a restore to place `end` has left behind; return where they are."""
+    aside = _path(settings) / f"heads-{end}-{lost}.jsonl"
+    heads_path(settings).rename(aside)
+    return aside
+
+
+def heads_before_restores(settings: Settings) -> Iterator[Sealed]:
+    """Yield the heads put aside that stand for what is still there."""
+    for path in sorted(_path(settings).glob("heads-*-*.jsonl")):
+        end = path.stem.split("-")[1]
+        if end.isdigit():
+            yield from (one for one in kept_heads(path) if one.place <= int(end))
 
 
 def _path(settings: Settings) -> Path:

@@ -28,6 +28,7 @@ from anxin.notify.delivery import Delivery
 from anxin.retention import KEPT, days_of
 from models import escalate, watch
 from models.audit import AuditKeeper
+from models.audit import Metrics as AuditMetrics
 from models.escalate import Escalator
 from models.selftest import SelfTests
 from models.stations import watch_stations
@@ -37,6 +38,7 @@ ESCALATE_SECONDS: Final = 1.0
 STALLED_SECONDS: Final = 8.0
 """After so long an urgent duty gives a question to the database up and asks anew."""
 AUDIT_SECONDS: Final = 1.0
+PATROL_SECONDS: Final = 5.0
 WATCHDOG_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 5.0
 LEARN_SECONDS: Final = 300.0
@@ -129,6 +131,7 @@ async def serve(settings: Settings) -> None:
             group.create_task(worker.every(seconds, name, duty), name=name)
             for name, seconds, duty in (
                 ("audit", AUDIT_SECONDS, worker.audit.tick),
+                ("verify_audit", PATROL_SECONDS, worker.audit.verify),
                 ("watchdog", WATCHDOG_SECONDS, worker.escalator.watch_over),
                 ("watch", WATCH_SECONDS, worker.watch),
                 ("learn", LEARN_SECONDS, worker.learn),
@@ -179,7 +182,7 @@ class Worker:
         self._zone = ZoneInfo(settings.timezone)
         self._timescale: bool | None = None
         self.metrics = Metrics()
-        self.audit = AuditKeeper(db, settings)
+        self.audit = AuditKeeper(db, settings, AuditMetrics(self.metrics.registry))
         self.delivery = Delivery(telling or db, settings, delivery.Metrics(self.metrics.registry))
         self.escalator = Escalator(
             urgent or db, self._zone, escalate.Metrics(self.metrics.registry)

@@ -1,5 +1,6 @@
 """The audit: entries noted, chained, verified, forgotten when they are old, and read."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,7 +10,18 @@ from typing import Any
 import msgspec
 from psycopg.rows import DictRow
 
-from anxin.audit import START, Checkpoint, Entry, Head, Link, Sealed, Signer, chain
+from anxin.audit import (
+    START,
+    Check,
+    Checkpoint,
+    Entry,
+    Fault,
+    Head,
+    Link,
+    Sealed,
+    Signer,
+    chain,
+)
 from anxin.db.migrate import connect
 from anxin.db.pool import (
     STALLED_SECONDS,
@@ -25,6 +37,8 @@ from anxin.db.scope import Scope
 from anxin.errors import AnxinError, DatabaseUnavailable
 
 AT_ONCE = 2000
+PIECE = 500
+"""Links that a patrol checks at a time."""
 SHORTEST = timedelta(days=180)
 """The database lets nothing younger go, whatever the setting says."""
 
@@ -32,6 +46,9 @@ SEEING = frozenset({"read", "show"})
 """Actions that change nothing."""
 READER = "anxin_worker"
 """Who reads the whole chain; an owner would be shown no row of it, and verify nothing."""
+WRITER = "anxin_door"
+RESTORE = ("restore", "audit")
+"""Action and object of the entry that tells of a restore."""
 _SQL = blocks("audit")
 
 
@@ -143,6 +160,11 @@ class Chainer:
         self._signer = signer
         self._known = known
 
+    @property
+    def known(self) -> Sealed | None:
+        """The last head that was sealed here, or kept outside the database."""
+        return self._known
+
     async def chain(self, database: Database) -> Sealed | None:
         """Chain what waits; return the head, or None when another worker is at it.
 
@@ -217,6 +239,60 @@ class Chainer:
         return head, seal
 
 
+class Patrol:
+    """Goes through the chain again and again, a piece at a time, for as long as a worker runs."""
+
+    def __init__(self, signer: Signer) -> None:
+        """Begin at the beginning."""
+        self._keys = signer.keys
+        self._check: Check | None = None
+
+    async def go_on(self, database: Database, known: Sealed | None) -> bool | Fault:
+        """Check the next piece; return the fault, or whether the whole chain was found good.
+
+        `known` is the newest head that the chain must meet on its way.
+        """
+        async with database.transaction() as connection:
+            if self._check is None:
+                row = await _all(connection, "checkpoint", {})
+                begin = _checkpoint(row[0]) if row else None
+                self._check = Check(self._keys, begin, [known] if known else [])
+            check, after = self._check, self._check.head.place
+            rows = await _all(connection, "links", {"after": after, "upto": None, "limit": PIECE})
+            # Asked after the links: what retention has taken before they were read shows here.
+            row = await _all(connection, "checkpoint", {})
+        if row and row[0]["place"] > after:
+            self._check = None
+            return False
+        # Beside the loop: a carer who is to be called does not wait for this.
+        await asyncio.to_thread(_take, check, rows)
+        if check.fault is None and len(rows) == PIECE:
+            return False
+        self._check = None
+        return check.finish() or True
+
+
+def _take(check: Check, rows: Sequence[DictRow]) -> None:
+    for one in rows:
+        entry = _entry({name: one[name] for name in Entry.__struct_fields__})
+        seal = one["seal"] and bytes(one["seal"])
+        if not check.take(Link(one["place"], entry, bytes(one["hash"]), seal)):
+            return
+
+
+async def tell_broken(database: Database, fault: Fault | None) -> None:
+    """Raise the alarm that the audit is not as it was left, at the top of every tree of places."""
+    detail: dict[str, object] = {"reason": "audit_broken"}
+    if fault is not None:
+        detail |= {"deed": fault.deed, "place": fault.place}
+    await database.fetch(_SQL["tell_broken"], {"detail": msgspec.json.encode(detail).decode()})
+
+
+async def tell_whole(database: Database) -> None:
+    """Recover that alarm."""
+    await database.fetch(_SQL["tell_whole"])
+
+
 def stored_checkpoint(dsn: str) -> Checkpoint | None:
     """Return the newest checkpoint, if anything was ever removed."""
     with closing(connect(as_role(dsn, READER))) as connection:
@@ -227,6 +303,14 @@ def stored_checkpoint(dsn: str) -> Checkpoint | None:
     return msgspec.convert(
         {"place": place, "hash": hash_, "until": until, "seal": seal}, Checkpoint
     )
+
+
+def note_restore(dsn: str, end: int, lost: int) -> None:
+    """Write that the chain goes on after place `end`, and that all to place `lost` is lost."""
+    action, object_ = RESTORE
+    entry = Noted(action=action, object=object_, object_id=f"{end + 1}-{lost}", channel="database")
+    with closing(connect(as_role(dsn, WRITER))) as connection:
+        connection.execute(_SQL["note"], {"entries": msgspec.json.encode([entry]).decode()})
 
 
 def stored_counts(dsn: str) -> tuple[int, int, datetime | None]:

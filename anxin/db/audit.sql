@@ -18,6 +18,22 @@ SELECT hash FROM audit WHERE place = %(place)s
 -- name: checkpoint
 SELECT place, hash, until, seal FROM audit_checkpoints ORDER BY place DESC LIMIT 1
 
+-- name: tell_broken
+-- Once while it lasts, and again a day after somebody closed it.
+SELECT raise_alarm('p' || p.id || ':audit_broken', NULL, p.id, NULL, 'device_fault', 'technical',
+                   2::smallint, clock_timestamp(), false, 1, %(detail)s::jsonb, 'worker')
+FROM places p
+WHERE p.parent_id IS NULL AND NOT EXISTS (
+    SELECT 1 FROM alarms a
+    WHERE a.subject = 'p' || p.id || ':audit_broken' AND a.kind = 'device_fault'
+      AND (a.handling <> 'closed' AND a.condition = 'present'
+           OR a.closed_at > now() - interval '1 day'))
+
+-- name: tell_whole
+SELECT recover_alarm(a.subject, 'device_fault', 'worker') FROM alarms a
+WHERE a.kind = 'device_fault' AND a.detail ->> 'reason' = 'audit_broken'
+  AND a.handling <> 'closed' AND a.condition = 'present'
+
 -- name: waiting
 SELECT id, at, user_id, role, path, action, object, object_id, residents, fields, status, channel,
        address

@@ -78,6 +78,10 @@ FAULTS: Final[Mapping[str, tuple[str, str, str, str]]] = {
         "通知通道发送失败", "a notification channel fails",
         "请检查联系方式和通道设置", "check its contacts and settings",
     ),
+    "audit_broken": (
+        "审计记录被改动或缺失", "the audit was changed or cut",
+        "请联系系统管理员核查", "call the administrator to look into it",
+    ),
     "deaf": (
         "平台收不到设备数据", "the platform does not hear its devices",
         "请巡视老人并联系管理员", "look in on residents and call the administrator",

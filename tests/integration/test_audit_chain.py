@@ -10,14 +10,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from prometheus_client import CollectorRegistry
 from psycopg import errors
 
 from anxin.audit import Check, Fault, Sealed, Signer
+from anxin.backup import back_up
 from anxin.config import Settings
 from anxin.db import audit
 from anxin.db.audit import ChainBroken, Chainer, Noted
 from anxin.db.pool import Database
-from models.audit import AuditKeeper
+from anxin.restore import restore_database
+from models.audit import AuditKeeper, Metrics
 
 OURS = Signer(bytes(range(32)))
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
@@ -267,6 +270,134 @@ async def test_a_keeper_makes_its_key_and_keeps_heads_outside(dsn: str, data_dir
     code, said = command(data_dir, dsn, "verify")
     assert code == 1
     assert "place 1" in said
+
+
+def alarms(dsn: str) -> list[tuple[object, ...]]:
+    """Return what is told of the audit, oldest first."""
+    with psycopg.connect(dsn) as connection:
+        return connection.execute(
+            "SELECT p.kind, a.class, a.priority, a.condition, a.detail ->> 'deed',"
+            " (a.detail ->> 'place')::int FROM alarms a JOIN places p ON p.id = a.place_id"
+            " WHERE a.kind = 'device_fault' AND a.detail ->> 'reason' = 'audit_broken'"
+            " ORDER BY a.id"
+        ).fetchall()
+
+
+def district(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("INSERT INTO places (kind, name) VALUES ('district', '东湖区')")
+        connection.execute(
+            "INSERT INTO places (kind, name, parent_id) SELECT 'town', '梨园镇', id FROM places"
+        )
+
+
+@pytest.mark.parametrize(
+    ("way", "deed", "place"),
+    [("changed", "changed", 13), ("deleted", "removed", 13), ("cut elsewhere", None, None)],
+)
+async def test_a_broken_chain_is_one_alarm_at_the_top_until_it_is_whole(
+    dsn: str, data_dir: Path, way: str, deed: str | None, place: int | None
+) -> None:
+    await filled(dsn)
+    district(dsn)
+    settings = Settings(database=dsn, data_dir=str(data_dir), audit_key=KEY)
+    metrics = Metrics(CollectorRegistry())
+    as_owner(dsn, "CREATE TABLE before AS TABLE audit")
+    async with worker(dsn) as db:
+        keeper = AuditKeeper(db, settings, metrics)
+        await keeper.tick()
+        await keeper.verify()
+        assert alarms(dsn) == []
+        assert metrics.verified.collect()[0].samples[0].value > 0
+        as_owner(dsn, *TAMPERING[way][0].split(";"))
+        for _ in range(3):
+            if deed is None:
+                # What lies at the end is seen at once.
+                with pytest.raises(ChainBroken):
+                    await keeper.tick()
+            else:
+                await keeper.tick()
+                with pytest.raises(ChainBroken, match="Run `anxin audit verify`"):
+                    await keeper.verify()
+        told = ("district", "technical", 2)
+        assert alarms(dsn) == [(*told, "present", deed, place)]
+        assert metrics.broken.collect()[0].samples[0].value == 1
+        as_owner(dsn, "TRUNCATE audit", "INSERT INTO audit TABLE before")
+        await keeper.tick()
+        await keeper.verify()
+        assert alarms(dsn) == [(*told, "recovered", deed, place)]
+        assert metrics.broken.collect()[0].samples[0].value == 0
+
+
+async def test_a_patrol_goes_through_a_long_chain_piece_by_piece_while_it_grows_and_shrinks(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "PIECE", 10)
+    forget_set_up(dsn)
+    patrol = audit.Patrol(OURS)
+    async with Database(dsn, role="anxin_door") as door, worker(dsn) as db:
+        chainer = Chainer(OURS, None)
+        for age_days in (1200, 1100, 1):
+            await audit.note(door, [noted(n) for n in range(20)])
+            as_owner(dsn, f"UPDATE audit_waiting SET at = now() - interval '{age_days} days'")
+            await chainer.chain(db)
+        assert await patrol.go_on(db, chainer.known) is False
+        # What retention takes under a patrol is no fault.
+        assert await chainer.forget(db, days=1095) == 40
+        found = [await patrol.go_on(db, chainer.known) for _ in range(4)]
+        assert found == [False, False, False, True]
+        as_owner(dsn, "UPDATE audit SET role = 'admin' WHERE place = 55")
+        found = [await patrol.go_on(db, chainer.known) for _ in range(2)]
+    assert isinstance(found[-1], Fault)
+    assert (found[-1].deed, found[-1].place) == ("changed", 55)
+
+
+async def test_after_a_restore_the_chain_goes_on_and_verify_tells_of_it(
+    dsn: str, empty_dsn: str, data_dir: Path
+) -> None:
+    await filled(dsn)
+    settings = Settings(database=dsn, data_dir=str(data_dir), audit_key=KEY)
+    file = data_dir / "before.backup"
+    async with Database(dsn, role="anxin_door") as door, worker(dsn) as db:
+        await AuditKeeper(db, settings).tick()
+        back_up(dsn, file, datetime.now(UTC))
+        await audit.note(door, [noted(n) for n in range(7)])
+        await AuditKeeper(db, settings).tick()
+    restore_database(file, empty_dsn)
+
+    settings = Settings(database=empty_dsn, data_dir=str(data_dir), audit_key=KEY)
+    async with Database(empty_dsn, role="anxin_door") as door, worker(empty_dsn) as db:
+        keeper = AuditKeeper(db, settings)
+        await audit.note(door, [noted(1)])
+        with pytest.raises(ChainBroken):
+            await keeper.tick()
+        code, said = command(data_dir, empty_dsn, "verify", key=KEY)
+        assert (code, "the end is missing" in said) == (1, True), said
+        code, said = command(data_dir, empty_dsn, "restored", key=KEY)
+        assert (code, "Places 41 to 47 were lost" in said) == (0, True), said
+        # The same worker, without a new start.
+        await keeper.tick()
+        await keeper.verify()
+    aside = data_dir / "audit" / "heads-40-47.jsonl"
+    code, said = command(data_dir, empty_dsn, "verify", key=KEY)
+    assert (code, "42 entries up to place 42" in said) == (0, True), said
+    assert "a backup was restored, and places 41-47 of before were lost" in said
+    code, said = command(data_dir, empty_dsn, "verify", "--heads", str(aside), key=KEY)
+    assert (code, "differs from the head" in said or "missing" in said) == (1, True), said
+    # What was kept of before still guards what came back.
+    code, said = command(data_dir, empty_dsn, "restored", key=KEY)
+    assert (code, said.startswith("Nothing is lost")) == (0, True), said
+
+
+async def test_nobody_calls_tampering_a_restore(dsn: str, data_dir: Path) -> None:
+    await filled(dsn)
+    settings = Settings(database=dsn, data_dir=str(data_dir), audit_key=KEY)
+    async with worker(dsn) as db:
+        await AuditKeeper(db, settings).tick()
+    as_owner(dsn, "DELETE FROM audit WHERE place > 30; DELETE FROM audit WHERE place = 13")
+    code, said = command(data_dir, dsn, "restored", key=KEY)
+    assert (code, "places 13 to 13 are missing" in said) == (1, True), said
+    assert (data_dir / "audit" / "heads.jsonl").exists()
 
 
 def command(data_dir: Path, dsn: str, *words: str, key: str | None = None) -> tuple[int, str]:

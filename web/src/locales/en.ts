@@ -86,6 +86,7 @@ export const en: Texts = {
     nobody_reachable: 'Nobody can be reached',
     channel_failing: 'A notification channel fails',
     deaf: 'The platform hears no device at all',
+    audit_broken: 'The audit was changed or cut',
   },
   state: { well: 'Well', attention: 'Attention', emergency: 'Emergency', unknown: 'No signal' },
   watch: {

@@ -84,6 +84,7 @@ export const zh = {
     nobody_reachable: '报警通知不到任何人',
     channel_failing: '通知渠道发送失败',
     deaf: '平台收不到任何设备的数据',
+    audit_broken: '审计记录被改动或缺失',
   },
   state: { well: '平安', attention: '需关注', emergency: '紧急', unknown: '失联' },
   watch: {
