@@ -109,6 +109,11 @@ KINDS: Final[dict[str, Kind]] = {
     "/quarantine/{rejected_id}": Kind("quarantine"),
     "/users": Kind("user"),
     "/users/{user_id}": Kind("user"),
+    "/users/{user_id}/password": Kind("password", said=True),
+    "/users/{user_id}/sessions": Kind("session", said=True),
+    "/users/{user_id}/totp": Kind("second_factor", said=True),
+    "/users/{user_id}/identities": Kind("outside_identity"),
+    "/users/{user_id}/identities/{identity_id}": Kind("outside_identity"),
     "/contacts": Kind("contact"),
     "/contacts/{contact_id}": Kind("contact"),
     "/contacts/{contact_id}/test": Kind("contact", said=True),
@@ -118,13 +123,11 @@ KINDS: Final[dict[str, Kind]] = {
     "/auth/logout": Kind("session", said=True),
     "/auth/step-up": Kind("session", said=True),
     "/me": Kind("session", unread=_OWN),
-    "/users/{user_id}/password": Kind("password", said=True),
-    "/users/{user_id}/sessions": Kind("session", said=True),
-    "/users/{user_id}/totp": Kind("second_factor", said=True),
-    "/users/{user_id}/identities": Kind("outside_identity"),
-    "/users/{user_id}/identities/{identity_id}": Kind("outside_identity"),
     "/me/sessions": Kind("session", unread=_OWN, said=True),
     "/me/sessions/{session_id}": Kind("session", said=True),
+    "/me/password": Kind("password", said=True),
+    "/me/totp": Kind("second_factor", said=True),
+    "/me/totp/confirm": Kind("second_factor", said=True),
     "/places": Kind("place", unread=_SETTING_UP),
     "/places/{place_id}": Kind("place", unread=_SETTING_UP),
     "/shifts": Kind("shift", unread=_SETTING_UP),
@@ -138,9 +141,6 @@ KINDS: Final[dict[str, Kind]] = {
     "/channels/web_push/key": Kind("channel", unread="a public key"),
 }
 """Every route by its path below /api/v1; a test fails on one that is not here."""
-    "/me/password": Kind("password", said=True),
-    "/me/totp": Kind("second_factor", said=True),
-    "/me/totp/confirm": Kind("second_factor", said=True),
 
 UNRECORDED: Final = {
     "/stream/tickets": "a ticket shows nothing; the stream that it opens is recorded",

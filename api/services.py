@@ -41,7 +41,6 @@ class Services:
         return next((name for name, alive in parts.items() if not alive), "")
 
 
-def services(connection: HTTPConnection) -> Services:
 def needing_totp(settings: Settings) -> list[Role]:
     """Return the roles that need a second factor; raise SettingError for one that there is not."""
     named = [name.strip() for name in settings.require_totp.split(",") if name.strip()]
@@ -52,6 +51,7 @@ def needing_totp(settings: Settings) -> list[Role]:
     return [role for role in get_args(Role) if role in named]
 
 
+def services(connection: HTTPConnection) -> Services:
     """Return what this application was started with."""
     shared: Services = connection.app.state.services
     return shared

@@ -156,18 +156,6 @@ class Sides:
                   "place_id": self._at(side)}  # fmt: skip
         return {"user_id": self._insert("users", **values)}
 
-    def _link(self, side: str) -> dict[str, str]:
-        made = self._resident(side) | self._user(side)
-        self.world.ids |= {"linked": made["user_id"], "linking": made["resident_id"]}
-        self.world.link("linked", "linking", "status")
-        return made
-
-    def _relative(self, side: str) -> dict[str, str]:
-        # Of somebody else: what is not sealed cannot be read in the lists of Anna and Bela.
-        resident = self._insert("residents", name=_text(side), place_id=self._at(side))
-        made = {"resident_id": resident}
-        made["relative_id"] = self._insert(
-            "relatives", id=uuid4(), resident_id=int(made["resident_id"]), relation=_text(side),
     def _visitor(self, side: str) -> dict[str, str]:
         made = self._user(side)
         self._insert("sessions", token_hash=uuid4().bytes * 2, device=_text(side),
@@ -190,6 +178,18 @@ class Sides:
         self._insert("second_factors", "user_id", user_id=int(user_id), master_id="m",
                      secret=b"x", confirmed_at=datetime.now(UTC))  # fmt: skip
 
+    def _link(self, side: str) -> dict[str, str]:
+        made = self._resident(side) | self._user(side)
+        self.world.ids |= {"linked": made["user_id"], "linking": made["resident_id"]}
+        self.world.link("linked", "linking", "status")
+        return made
+
+    def _relative(self, side: str) -> dict[str, str]:
+        # Of somebody else: what is not sealed cannot be read in the lists of Anna and Bela.
+        resident = self._insert("residents", name=_text(side), place_id=self._at(side))
+        made = {"resident_id": resident}
+        made["relative_id"] = self._insert(
+            "relatives", id=uuid4(), resident_id=int(made["resident_id"]), relation=_text(side),
             name=b"",
         )  # fmt: skip
         return made

@@ -63,15 +63,15 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("GET", "/me/sessions"): Rule(SESSION, rows="session"),
     ("DELETE", "/me/sessions"): Rule(SESSION, done=204),
     ("DELETE", "/me/sessions/{session_id}"): Rule(SESSION, "session", done=204, private=True),
-    ("GET", "/places"): Rule("places.read", rows="place"),
-    ("POST", "/places"): Rule(
-        "places.write", "place", {"parent_id": "{place_id}", "kind": "room", "name": "1"},
     # What is wrong with the new password is told before the old one is looked at.
     ("POST", "/me/password"): Rule(
         SESSION, body={"password": "a good password", "new": "short"}, done=422),
     ("POST", "/me/totp"): Rule(SESSION, done=201),
     ("POST", "/me/totp/confirm"): Rule(SESSION, body={"code": "none"}, done=409),
     ("DELETE", "/me/totp"): Rule(SESSION, "factor", done=204, private=True),
+    ("GET", "/places"): Rule("places.read", rows="place"),
+    ("POST", "/places"): Rule(
+        "places.write", "place", {"parent_id": "{place_id}", "kind": "room", "name": "1"},
         done=201),
     ("GET", "/places/{place_id}"): Rule("places.read", "place"),
     ("GET", "/residents"): Rule("residents.read", rows="resident"),
@@ -114,14 +114,6 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
         {"username": "{new}", "password": "a good password", "role": "family",
          "place_id": "{place_id}"}, done=201),
     ("PATCH", "/users/{user_id}"): Rule("users.write", "user", {"disabled": True}),
-    ("GET", "/devices"): Rule("devices.read", rows="device"),
-    ("POST", "/devices"): Rule(
-        "devices.write", "place", {"kind": "cuff", "place_id": "{place_id}"}, done=201),
-    ("GET", "/devices/{device_id}"): Rule("devices.read", "device"),
-    ("PATCH", "/devices/{device_id}"): Rule("devices.write", "device", {"name": "x"}),
-    ("DELETE", "/devices/{device_id}"): Rule("devices.write", "device", done=204),
-    ("POST", "/devices/{device_id}/secret"): Rule("devices.secrets", "device"),
-    ("PUT", "/devices/{device_id}/assignment"): Rule(
     ("POST", "/users/{user_id}/password"): Rule("users.write", "user"),
     ("GET", "/users/{user_id}/sessions"): Rule("users.write", "visitor", rows="own"),
     ("DELETE", "/users/{user_id}/sessions"): Rule("users.write", "visitor", done=204),
@@ -131,6 +123,14 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
         "administer", "user", {"provider": "hospital", "subject": "{new}"}, done=201),
     ("DELETE", "/users/{user_id}/identities/{identity_id}"): Rule(
         "administer", "outsider", done=204),
+    ("GET", "/devices"): Rule("devices.read", rows="device"),
+    ("POST", "/devices"): Rule(
+        "devices.write", "place", {"kind": "cuff", "place_id": "{place_id}"}, done=201),
+    ("GET", "/devices/{device_id}"): Rule("devices.read", "device"),
+    ("PATCH", "/devices/{device_id}"): Rule("devices.write", "device", {"name": "x"}),
+    ("DELETE", "/devices/{device_id}"): Rule("devices.write", "device", done=204),
+    ("POST", "/devices/{device_id}/secret"): Rule("devices.secrets", "device"),
+    ("PUT", "/devices/{device_id}/assignment"): Rule(
         "devices.write", "device", {"resident_id": None}),
     ("POST", "/devices/{device_id}/commands"): Rule(
         "devices.write", "device", {"name": "blink"}, done=201),
