@@ -113,6 +113,8 @@ def populate(dsn: str) -> World:
         world.link(f"family-{scope}", "anna", scope)
     for name in ("stranger", "withdrawn", "lapsed", "family-b"):
         world.user(name, "family")
+    # A relative who is said to belong to a place is shown nothing of it all the same.
+    world.user("family-placed", "family", "A")
     everything = ("status", "vitals", "alarms", "events")
     world.link("withdrawn", "anna", *everything)
     world.link("lapsed", "anna", *everything)
