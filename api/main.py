@@ -14,6 +14,7 @@ from anxin.config import Address, Settings
 from anxin.errors import AnxinError, PortTaken, SettingError
 from anxin.logs import log
 from api.app import create_app
+from api.connection import Connection
 from api.wire import Wire
 
 GRACE_S = 5
@@ -42,6 +43,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     server = _Server(
         uvicorn.Config(
             app,
+            http=Connection,
             ws=Wire,
             ws_max_size=64 * 1024,
             ws_per_message_deflate=False,  # one frame serves all viewers; each would deflate anew

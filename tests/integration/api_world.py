@@ -22,9 +22,16 @@ from anxin.db.sessions import hash_token
 from anxin.device_secret import new_secret
 from anxin.passwords import hash_password
 from api.app import create_app
+from api.connection import Connection
 from api.wire import Wire
 
 PASSWORD = "a good password"
+ONE_PROVIDER = {
+    "oidc": '[{"name": "hospital", "zh": "市医院", "en": "City hospital", "client_id": "anxin",'
+            ' "issuer": "https://id.example.cn"}]',
+    "public_url": "https://care.example.cn",
+}  # fmt: skip
+"""Settings with a provider of identities that nobody asks anything."""
 
 
 @dataclass
@@ -233,6 +240,7 @@ async def running(
     app = create_app(Settings(database=world.dsn, **environ or {}), **options)
     config = uvicorn.Config(
         app,
+        http=Connection,
         ws=Wire,
         ws_per_message_deflate=False,
         log_config=None,
