@@ -270,6 +270,7 @@ def test_one_policy_opened_to_every_row_is_found_by_what_somebody_sees_or_reache
 CONDITIONS = [
     ("acting_user()", "s.expires_at > now()"),
     ("acting_user()", "u.disabled_at IS NULL"),
+    ("acting_user()", "s.limited IS NULL"),
     ("acting_path()", "u.role = 'family'"),
     ("acting_residents(text)", "scope = ANY(scopes_in_force(f.scopes, f.ends))"),
     ("acting_residents(text)", "u.id = acting_user()"),
