@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 
 from anxin.config import Settings
 from anxin.db.pool import Database
+from anxin.providers import Providers
 from api import (
     accounts,
     alarms,
@@ -22,10 +23,12 @@ from api import (
     export,
     health,
     ladders,
+    identities,
     pages,
     people,
     places,
     quarantine,
+    providers,
     reports,
     residents,
     roster,
@@ -34,7 +37,7 @@ from api import (
     users,
     vitals,
 )
-from api.edge import Edge
+from api.edge import Edge, read_origins
 from api.live import QUEUE, TAIL, Hub
 from api.metrics import Metrics
 from api.problems import Problem, add_problem_handlers
@@ -55,6 +58,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
+    outside = Providers(settings)
+    origins = read_origins(settings.cors_origins)
             Database(settings.database, role="anxin_api", application="anxin api") as database,
             Database(
                 settings.database_door or settings.database,
@@ -64,9 +69,10 @@ def create_app(
             Recorder(door) as recorder,
             Hub(door, metrics, recorder.showed, queue=queue, tail=tail) as hub,
         ):
-            app.state.services = Services(settings, database, door, hub, recorder, metrics)
+            app.state.services = Services(settings, database, door, hub, recorder, metrics, outside)
             yield
 
+            outside,
     app = FastAPI(
         title="Anxin 安心",
         version="1",
@@ -85,9 +91,9 @@ def create_app(
     add_problem_handlers(app)
     base = APIRouter(prefix=BASE)
     for module in (
-        auth, accounts, places, residents, people, vitals, users, devices, enrolments, alarms,
-        quarantine, stream, stations, channels, consents, contacts, erasures, export, reports,
-        roster, ladders, audit,
+        auth, accounts, providers, places, residents, people, vitals, users, identities, devices,
+        enrolments, alarms, quarantine, stream, stations, channels, consents, contacts, erasures,
+        export, reports, roster, ladders, audit,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)
@@ -95,5 +101,10 @@ def create_app(
     add_reference(app)
     app.include_router(pages.router)
     app.add_middleware(Recorded)
-    app.add_middleware(Edge, metrics=metrics)
+    app.add_middleware(
+        Edge,
+        metrics=metrics,
+        https=settings.public_url.lower().startswith("https://"),
+        origins=origins,
+    )
     return app

@@ -43,6 +43,10 @@ _READING: Final = frozenset({"GET", "HEAD"})
 _REFUSED: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
 # Somebody else was quicker: the answer says how the alarm stands.
 _SHOWING: Final = frozenset({HTTPStatus.CONFLICT})
+_LOGIN_FAILED: Final = {
+    "/auth/login": HTTPStatus.UNAUTHORIZED,
+    "/auth/providers/{provider}/callback": HTTPStatus.FORBIDDEN,
+}
 _log = log(__name__)
 T = TypeVar("T")
 
@@ -57,12 +61,14 @@ class Kind:
 
     `whom`: where the answer names the residents it shows, if the path does not. `unread`: why
     nobody needs to know who read it. `said`: no table tells that it was done, so it is recorded.
+    `does`: the word for a GET that does something.
     """
 
     object: str
     whom: Literal["", "id", "resident_id"] = ""
     unread: str = ""
     said: bool = False
+    does: str = ""
 
 
 _SETTING_UP: Final = "how a house is set up; nobody's health"
@@ -131,6 +137,8 @@ KINDS: Final[dict[str, Kind]] = {
     "/places": Kind("place", unread=_SETTING_UP),
     "/places/{place_id}": Kind("place", unread=_SETTING_UP),
     "/shifts": Kind("shift", unread=_SETTING_UP),
+    "/auth/providers": Kind("provider", unread="which buttons the login page shows"),
+    "/auth/providers/{provider}/callback": Kind("session", said=True, does="login"),
     "/shifts/{shift_id}": Kind("shift"),
     "/ladders": Kind("ladder", unread=_SETTING_UP),
     "/ladders/verdict": Kind("ladder", unread=_SETTING_UP),
@@ -158,6 +166,7 @@ class Recorder:
         self._scribe = Scribe(database)
         self._told: _Window[dict[int, asyncio.Future[bool]]] = _Window(REPEAT_S, dict)
         self._shown: _Window[set[int]] = _Window(SHOWN_S, set)
+    "/auth/providers/{provider}/login": "who goes to a provider is nobody until it comes back",
         self._waiting: list[_Waiting] = []
         self._streamed: dict[int, tuple[Authority, list[int]]] = {}
         self._ring = asyncio.Event()
@@ -318,9 +327,9 @@ def entry_of(scope: Scope, status: int, body: bytes) -> Noted | None:
     user: Authority | None = state.get("user")
     path = route.removeprefix(BASE)
     kind = KINDS.get(path) or Kind(_last_word(path), "resident_id", said=True)
-    reading = scope["method"] in _READING
+    reading = scope["method"] in _READING and not kind.does
     done = status < HTTPStatus.BAD_REQUEST
-    at_login = path == "/auth/login" and status == HTTPStatus.UNAUTHORIZED
+    at_login = status == _LOGIN_FAILED.get(path)
     told = (
         at_login
         or (user is not None and (status in _REFUSED or (status in _SHOWING and kind.whom)))
@@ -336,7 +345,7 @@ def entry_of(scope: Scope, status: int, body: bytes) -> Noted | None:
         residents = (int(resident_id),) if _NUMBER.fullmatch(resident_id) else ()
     elif done and kind.whom:
         residents = _shown(kind, body)
-    object_id = next(reversed(parameters.values()), None)
+    object_id = state.get("object_id") or next(reversed(parameters.values()), None)
     if object_id is None and done and kind.said and body.startswith(b"{"):
         object_id = _answer.decode(body).id
     client = scope.get("client")
@@ -344,7 +353,7 @@ def entry_of(scope: Scope, status: int, body: bytes) -> Noted | None:
         user_id=user.user_id if user else state.get("user_id"),
         role=user.role if user else None,
         path=user.path if user else None,
-        action="read" if reading else _action(path, scope["method"]),
+        action=kind.does or ("read" if reading else _action(path, scope["method"])),
         object=kind.object,
         # For the same reason it may hold what Postgres cannot.
         object_id=None if object_id is None else str(object_id).replace("\0", "")[:_LONGEST_ID],

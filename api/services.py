@@ -32,6 +32,7 @@ class Services:
     hub: Hub
     recorder: Recorder
     metrics: Metrics
+    providers: Providers
     # Argon2 takes 64 MiB and a core: more than a few at once would starve everything else.
     hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 

@@ -60,7 +60,8 @@ class Sides:
                 "shift_id": "999000006", "ladder_id": "999000007", "consent_id": "999000008",
                 "rejected_id": "999000009", "enrolment_id": "999000010",
                 "erasure_id": "999000011", "phone": PHONES["absent"], "token": "x",
-                "colleague": "999000003", "session_id": "999000012",
+                "colleague": "999000003", "session_id": "999000012", "identity_id": "999000013",
+                "provider": "nowhere",
                 "relative_id": "3f0b8c1e-0000-4000-8000-000000000000", "channel": "aliyun_sms",
             }  # fmt: skip
         if (kind, side) not in self.standing:
@@ -118,6 +119,17 @@ class Sides:
         )}  # fmt: skip
 
     def _report(self, _: str) -> dict[str, str]:
+    def _outsider(self, side: str) -> dict[str, str]:
+        made = self._user(side)
+        made["identity_id"] = self._insert(
+            "outside_identities", user_id=int(made["user_id"]), provider="hospital",
+            issuer="https://id.example.cn", subject=f"{_text(side)}-{next(_codes)}",
+        )  # fmt: skip
+        return made
+
+    def _provider(self, _: str) -> dict[str, str]:
+        return {"provider": "nowhere"}
+
         return {"channel": "aliyun_sms", "token": "x"}
 
     def _device(self, side: str) -> dict[str, str]:

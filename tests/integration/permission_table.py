@@ -57,6 +57,9 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("POST", "/auth/login"): Rule(
         OPEN, body={"username": "nurse", "password": "a good password"}),
     ("POST", "/auth/logout"): Rule(SESSION, done=204, ends_session=True),
+    ("GET", "/auth/providers"): Rule(OPEN),
+    ("GET", "/auth/providers/{provider}/login"): Rule(OPEN, "provider", done=404),
+    ("GET", "/auth/providers/{provider}/callback"): Rule(OPEN, "provider", done=404),
     ("POST", "/auth/step-up"): Rule(
         SESSION, body={"password": "a good password"}, renews_session=True),
     ("GET", "/me"): Rule(SESSION),

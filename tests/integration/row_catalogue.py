@@ -39,6 +39,7 @@ SECRETS = {
     "second_factors.secret": {"anxin_door"},
     "recovery_codes.code_hash": {"anxin_door"},
     "outside_logins.state_hash": {"anxin_door"},
+    "outside_logins.browser_hash": {"anxin_door"},
     "outside_logins.verifier": {"anxin_door"},
     "enrolments.code_hash": {"anxin_gate"},
     "audit.hash": {"anxin_api", "anxin_gate", "anxin_worker"},

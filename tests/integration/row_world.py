@@ -88,8 +88,8 @@ _FILL_WHERE_THERE = {
         "INSERT INTO second_factors (user_id, master_id, secret) SELECT id, 'm', 'x'::bytea FROM users"
     ),
     "outside_identities": (
-        "INSERT INTO outside_identities (provider, subject, user_id)"
-        " SELECT 'p', username, id FROM users UNION ALL SELECT 'p', 'unlinked', NULL"
+        "INSERT INTO outside_identities (provider, issuer, subject, user_id)"
+        " SELECT 'p', 'https://p', username, id FROM users"
     ),
     "enrolments": (
         "INSERT INTO enrolments (code_hash, kind, place_id, created_by, expires_at)"
@@ -402,9 +402,7 @@ VISIBLE: dict[str, Callable[[Viewer, Row], bool]] = {
     "second_factors": lambda v, r: (
         (v.id is not None and r["user_id"] == v.id) or v.manages(r["user_id"])
     ),
-    "outside_identities": lambda v, r: (
-        v.may("administer") and (r["user_id"] is None or v.manages(r["user_id"]))
-    ),
+    "outside_identities": lambda v, r: v.may("administer") and v.manages(r["user_id"]),
     "enrolments": lambda v, r: v.may("devices.read") and v.under(r["place_id"]),
     "device_monitoring": lambda v, r: any(
         one["key"] == r["device_key"] and v.sees_device(one) for one in v.stored["devices"]
@@ -450,7 +448,6 @@ CHANGES = {
     "identities": "phone = NULL",
     "consents": "withdrawn_by = {me}",
     "erasures": "refused_at = now()",
-    "outside_identities": "user_id = {me}, linked_by = {me}",
     "enrolments": "withdrawn_at = now()",
 }
 """A change of every row of a table that reads no column: only policies can keep it in bounds."""

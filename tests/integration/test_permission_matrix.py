@@ -18,7 +18,7 @@ from anxin.config import Settings
 from anxin.seal import key_line
 from api import enrolments
 from api.app import create_app
-from tests.integration.api_world import Api, Stream, running
+from tests.integration.api_world import ONE_PROVIDER, Api, Stream, running
 from tests.integration.permission_sides import (
     CANARY,
     PHONES,
@@ -122,7 +122,7 @@ async def matrix(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Mat
     # Guesses at codes are slowed by address: here all come from one.
     monkeypatch.setattr(enrolments.ATTEMPTS, "allows", lambda *_: True)
     sides = populate(dsn)
-    async with running(sides.world, environ={"data_keys": KEYS}) as api:
+    async with running(sides.world, environ={"data_keys": KEYS, **ONE_PROVIDER}) as api:
         for side, name in (("own", "anna"), ("foreign", "bela")):
             path = f"/residents/{sides.world.ids[name]}"
             stored = await api["admin"].put(f"{path}/identity", json={"phone": PHONES[side]})
