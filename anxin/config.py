@@ -98,6 +98,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     alarms_days: int = 1096
     """Closed alarms with their timeline, deliveries and receipts."""
     deliveries_days: int = 366
+    risk_days: int = 366
+    """How long former scores of residents are kept."""
     data_keys: str = ""
     """What seals ID-card and telephone numbers, as `anxin keys new` writes it; empty means
     `data.keys` under `data_dir`."""

@@ -40,6 +40,8 @@ KEPT: Final = (
          "deliveries_days", forgets="forget_deliveries"),
     Kept(("quarantine",), "无法使用的报文", "payloads that could not be used", "arrival",
          "quarantine_days"),
+    Kept(("risk_history",), "风险评分历史", "former scores of residents", "their time",
+         "risk_days", forgets="forget_risk_history"),
     Kept(("audit",), "审计记录", "who did and saw what", "the deed", "audit_days"),
     Kept(("self_tests",), "自检记录", "runs of the self-test", "their start", days=30),
     Kept(("listening",), "平台在线记录", "when the platform was there to listen", "their end",

@@ -31,6 +31,7 @@ from api import (
     providers,
     reports,
     residents,
+    risk,
     roster,
     stations,
     stream,
@@ -93,7 +94,7 @@ def create_app(
     for module in (
         auth, accounts, providers, places, residents, people, vitals, users, identities, devices,
         enrolments, alarms, quarantine, stream, stations, channels, consents, contacts, erasures,
-        export, reports, roster, ladders, audit,
+        export, reports, roster, ladders, audit, risk,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)

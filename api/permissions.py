@@ -21,7 +21,7 @@ Right = Literal[
     "assess", "export", "administer", "access.read", "audit.read",
     "quarantine.read", "users.read", "users.write", "stations.read",
     "contacts.write", "reports.read", "roster.read", "roster.write",
-    "people.read", "people.write", "people.identify",
+    "people.read", "people.write", "people.identify", "models.write",
 ]  # fmt: skip
 
 FamilyScope = Literal["status", "vitals", "alarms", "events", "location", "video"]

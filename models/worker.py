@@ -30,6 +30,8 @@ from models import escalate, watch
 from models.audit import AuditKeeper
 from models.audit import Metrics as AuditMetrics
 from models.escalate import Escalator
+from models.risk import Metrics as RiskMetrics
+from models.risk import RiskDuty
 from models.selftest import SelfTests
 from models.stations import watch_stations
 
@@ -46,6 +48,8 @@ LEARN_SLICES: Final = 12
 STATION_SECONDS: Final = 2.0
 SELF_TEST_SECONDS: Final = 5.0
 ROLL_UP_SECONDS: Final = 10.0
+RISK_SECONDS: Final = 2.0
+"""So soon the residents of a worker that died are judged by another."""
 ERASE_SECONDS: Final = 5.0
 UPKEEP_SECONDS: Final = 3600.0
 SETTLE_SECONDS: Final = 120.0
@@ -106,6 +110,7 @@ async def serve(settings: Settings) -> None:
             server, _ = start_http_server(where.port, where.host, registry=worker.metrics.registry)
             stack.callback(server.shutdown)
         await stack.enter_async_context(worker.delivery)
+        await stack.enter_async_context(worker.risk)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         bell = asyncio.Event()
         duties = [
@@ -138,6 +143,7 @@ async def serve(settings: Settings) -> None:
                 ("stations", STATION_SECONDS, partial(watch_stations, db)),
                 ("self_test", SELF_TEST_SECONDS, SelfTests(db, settings.mqtt).tick),
                 ("roll_up", ROLL_UP_SECONDS, worker.roll_up),
+                ("risk", RISK_SECONDS, worker.risk.tick),
                 ("upkeep", UPKEEP_SECONDS, worker.upkeep),
                 ("erase", ERASE_SECONDS, worker.erase),
                 ("forget_audit", UPKEEP_SECONDS, worker.audit.forget),
@@ -183,6 +189,7 @@ class Worker:
         self._timescale: bool | None = None
         self.metrics = Metrics()
         self.audit = AuditKeeper(db, settings, AuditMetrics(self.metrics.registry))
+        self.risk = RiskDuty(settings.database, self._zone, RiskMetrics(self.metrics.registry))
         self.delivery = Delivery(telling or db, settings, delivery.Metrics(self.metrics.registry))
         self.escalator = Escalator(
             urgent or db, self._zone, escalate.Metrics(self.metrics.registry)

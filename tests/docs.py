@@ -36,6 +36,7 @@ DIAGRAMS: Final = {
     "escalation": ("shifts", "ladders", "escalations", "contacts", "deliveries"),
     "stations": ("stations", "self_tests"),
     "risk": ("risk", "risk_history", "baselines", "observations", "model_modes", "model_states"),
+    "risk": ("risk", "risk_history", "baselines", "observations", "model_modes", "model_states"),
     "privacy": ("person_keys", "identities", "relatives", "consents", "erasures", "erased_spans"),
     "audit": ("audit", "audit_waiting", "audit_checkpoints"),
 }  # fmt: skip

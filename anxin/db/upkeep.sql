@@ -84,6 +84,11 @@ DELETE FROM deliveries WHERE id IN (
     WHERE d.created_at < now() - %(days)s * interval '1 day'
       AND coalesce(a.handling = 'closed', true) LIMIT %(most)s)
 
+-- name: forget_risk_history
+DELETE FROM risk_history WHERE (resident_id, at) IN (
+    SELECT resident_id, at FROM risk_history
+    WHERE at < now() - %(days)s * interval '1 day' LIMIT %(most)s)
+
 -- name: forget_rollups
 SELECT forget_rollups_before(now() - %(minute_days)s * interval '1 day',
                              now() - %(hour_days)s * interval '1 day') AS gone

@@ -75,7 +75,7 @@ class Sides:
         return {
             "place_id": self.world.ids["A"], "resident_id": self.world.ids["anna"],
             "colleague": self.world.ids["nurse"], "kin": self.standing["user", "own"]["user_id"],
-            "new": f"new-{number}", "code": new_code(), "begins": begins.isoformat(),
+            "model_id": "novelty", "new": f"new-{number}", "code": new_code(), "begins": begins.isoformat(),
             "ends": (begins + timedelta(hours=8)).isoformat(),
         }  # fmt: skip
 

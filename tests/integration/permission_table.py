@@ -85,6 +85,11 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("GET", "/residents/{resident_id}/status"): Rule("status.read", "resident"),
     ("GET", "/residents/{resident_id}/events"): Rule("events.read", "resident", rows="own"),
     ("GET", "/residents/{resident_id}/vitals"): Rule("vitals.read", "resident"),
+    ("GET", "/residents/{resident_id}/risk"): Rule("vitals.read", "resident"),
+    ("GET", "/residents/{resident_id}/risk/history"): Rule("vitals.read", "resident"),
+    ("GET", "/residents/{resident_id}/observations"): Rule("assess", "resident", rows="own"),
+    ("POST", "/residents/{resident_id}/observations"): Rule(
+        "assess", "resident", {"consciousness": "A", "oxygen": False}, done=201),
     ("GET", "/residents/{resident_id}/family"): Rule("family.write", "resident", rows="own"),
     ("POST", "/residents/{resident_id}/family"): Rule(
         "family.write", "resident", {"user_id": "{kin}", "scopes": ["status"]}, done=201),
@@ -180,6 +185,9 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("GET", "/ladders/verdict"): Rule("roster.read", "place", query={"place_id": "{place_id}"}),
     ("DELETE", "/ladders/{ladder_id}"): Rule("roster.write", "ladder", done=204),
     ("GET", "/audit"): Rule("audit.read", echoes=True),
+    ("GET", "/models"): Rule("reports.read"),
+    ("PUT", "/models/{model_id}/mode"): Rule(
+        "models.write", "place", {"place_id": "{place_id}", "mode": "shadow", "why": "x"}),
 }  # fmt: skip
 
 FIELDS: Final = {

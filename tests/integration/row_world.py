@@ -21,7 +21,8 @@ from tests.integration.row_catalogue import Connection, relations
 Row = dict[str, Any]
 Stored = dict[str, list[Row]]
 
-KEYS = {"device_monitoring": "device_key", "deaf_spells": "from_at", "audit_log": "id"}
+KEYS = {"device_monitoring": "device_key", "deaf_spells": "from_at", "audit_log": "id",
+        "risk_feedback": "alarm_id"}  # fmt: skip
 """By what a row of a view is known; a row of a table is known by all that a request may read."""
 
 _FILL = """
@@ -78,6 +79,21 @@ INSERT INTO audit (place, id, at, user_id, role, path, action, object, residents
     SELECT u.id, 100000 + u.id, now(), u.id, u.role, p.path, 'read', 'status', '{}', '{}',
            sha256(u.username::bytea)
     FROM users u LEFT JOIN places p ON p.id = u.place_id;
+INSERT INTO risk (resident_id, at, score, possible_max, complete, band, model, explanation)
+    SELECT id, now(), 4, 9, false, 'low', 'm', '{}' FROM residents;
+INSERT INTO risk_history (resident_id, at, score, possible_max, complete, band, priority, model)
+    SELECT id, now(), 4, 9, false, 'low', 0, 'm' FROM residents;
+INSERT INTO baselines (resident_id, at, layout, state, usual)
+    SELECT id, now(), 'l', 'x'::bytea, '{}' FROM residents;
+INSERT INTO observations (resident_id, at, by_id, oxygen)
+    SELECT r.id, now(), u.id, false FROM residents r CROSS JOIN users u;
+INSERT INTO model_modes (model, place_id, mode, why)
+    SELECT 'novelty', id, 'off', 'test' FROM places;
+INSERT INTO model_states (model, version, at) VALUES ('news2', '1', now());
+INSERT INTO alarms (subject, resident_id, kind, class, priority, raised_at, last_at, event_at,
+                    handling, outcome, closed_at)
+    SELECT 'r' || id, id, 'early_warning', 'physiological', 2, now(), now(), now(), 'closed', 'real',
+           now() FROM residents;
 INSERT INTO login_attempts (username, address) VALUES ('somebody', '127.0.0.1');
 INSERT INTO tickets (token_hash, session_hash, expires_at)
     SELECT sha256(token_hash), token_hash, now() + interval '1 minute' FROM sessions;
@@ -404,6 +420,15 @@ VISIBLE: dict[str, Callable[[Viewer, Row], bool]] = {
     ),
     "outside_identities": lambda v, r: v.may("administer") and v.manages(r["user_id"]),
     "enrolments": lambda v, r: v.may("devices.read") and v.under(r["place_id"]),
+    "risk": lambda v, r: v.may("vitals.read") and v.sees(r["resident_id"], "vitals"),
+    "risk_history": lambda v, r: v.may("vitals.read") and v.sees(r["resident_id"], "vitals"),
+    "baselines": lambda v, r: v.may("vitals.read") and v.sees(r["resident_id"], "vitals"),
+    "observations": lambda v, r: v.may("assess") and v.cares_for(r["resident_id"]),
+    "model_modes": lambda v, r: v.may("reports.read") and (
+        r["place_id"] is None or v.along(r["place_id"])
+    ),
+    "model_states": lambda v, _: v.may("reports.read"),
+    "risk_feedback": lambda v, r: v.sees_alarm(v.find("alarms", r["alarm_id"])),
     "device_monitoring": lambda v, r: any(
         one["key"] == r["device_key"] and v.sees_device(one) for one in v.stored["devices"]
     ),
@@ -434,6 +459,8 @@ WRITABLE: dict[str, Callable[[Viewer, Row], bool]] = {
     "second_factors": lambda v, r: v.manages(r["user_id"]),
     "outside_identities": VISIBLE["outside_identities"],
     "enrolments": lambda v, r: v.may("devices.write") and v.under(r["place_id"]),
+    "observations": VISIBLE["observations"],
+    "model_modes": lambda v, r: v.may("models.write") and v.under(r["place_id"]),
 }
 """Whether somebody may add, change or remove a row, or one like it."""
 
@@ -449,6 +476,7 @@ CHANGES = {
     "consents": "withdrawn_by = {me}",
     "erasures": "refused_at = now()",
     "enrolments": "withdrawn_at = now()",
+    "model_modes": "since = now(), by_id = {me}",
 }
 """A change of every row of a table that reads no column: only policies can keep it in bounds."""
 

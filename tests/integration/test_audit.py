@@ -93,6 +93,8 @@ NOT_PERSONS: dict[str, str] = {
     "known_devices": "follows from a login", "outside_logins": "becomes a login, or nothing",
     "audit": "the audit itself", "audit_waiting": "the audit itself",
     "audit_checkpoints": "the audit itself",
+    "risk": "the worker writes it", "risk_history": "the worker writes it",
+    "baselines": "the worker writes it", "model_states": "the worker writes it",
 }  # fmt: skip
 
 
@@ -232,6 +234,12 @@ CASES: dict[tuple[str, str], tuple[str, dict[str, Any] | None, Prepare, set[tupl
         _nothing, {("create", "consent")}),
     ("DELETE", "/residents/{resident_id}/consents/{consent_id}"): (
         "supervisor", None, _consent, {("change", "consent")}),
+    ("POST", "/residents/{resident_id}/observations"): (
+        "nurse", {"consciousness": "A"}, _nothing, {("create", "observation")}),
+    ("PUT", "/models/{model_id}/mode"): (
+        "supervisor", {"mode": "shadow", "place_id": "{A}", "why": "x"},
+        lambda _: {"model": "novelty"},
+        {("create", "model")}),
     ("POST", "/people/search"): (
         "supervisor", {"phone": "13800138000"}, _nothing, {("search", "identity")}),
     ("POST", "/users"): (

@@ -50,10 +50,13 @@ PLANTED = {
     "timeline.channel", "timeline.note", "timeline.alarm", "outbox.channel", "receipts.kind",
     "deliveries.key", "deliveries.audience", "deliveries.channel", "deliveries.state",
     "deliveries.provider_id", "deliveries.error",
+    "risk.explanation", "risk.model", "risk_history.model", "baselines.usual",
 }  # fmt: skip
 """Text, JSON and bytes that can tell of a resident: each is planted below, or goes with its row."""
 NOBODYS = {
     "schema_migrations": "versions",
+    "model_modes": "what models may do",
+    "model_states": "how models do",
     "role_rights": "what roles may do",
     "shifts": "of staff",
     "ladders": "of places",
@@ -159,7 +162,17 @@ class Person:
                  " metrics = excluded.metrics", self.device, at, newest)  # fmt: skip
 
     def care(self) -> None:
-        """Raise alarms, one of them closed, with all that hangs on them."""
+        """Judge them; raise alarms, one of them closed, with all that hangs on them."""
+        extra = json.dumps({self.mark: 1})
+        self.ask("INSERT INTO risk (resident_id, at, score, possible_max, complete, band, model,"
+                 " explanation) VALUES ($1, now(), 0, 20, false, 'low', $2, $3)",
+                 self.id, self.mark, extra)  # fmt: skip
+        self.ask("INSERT INTO risk_history (resident_id, at, score, possible_max, complete, band,"
+                 " priority, model) VALUES ($1, now(), 0, 20, false, 'low', 0, $2)",
+                 self.id, self.mark)  # fmt: skip
+        self.ask("INSERT INTO baselines (resident_id, at, layout, state, usual)"
+                 " VALUES ($1, now(), $2, $3, $4)",
+                 self.id, self.mark, self.mark.encode(), extra)  # fmt: skip
         for kind in ("sos", "fall"):
             alarm = int(self.world.alarm(self.name, kind))
             self.ask("UPDATE alarms SET detail = $1, device_key = $2 WHERE id = $3",

@@ -1,0 +1,397 @@
+"""The risk duty: looks at every resident with new readings, scores them, and tells what follows.
+
+It never touches an alarm of a rule: it raises and recovers its own three kinds only. Several
+workers share the residents by shards; what is remembered of them lives here, in arrays.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from anxin.db.intake import Raise, Recover
+from anxin.db.risk_tick import CHUNK, RiskTick, Score
+from anxin.errors import DatabaseUnavailable
+from anxin.logs import log
+from models import tick
+from models.baseline import NUMBERS, WINDOW_DAYS, learn, usual_of
+from models.news2 import BANDS
+from models.tick import SIGNS, VITALS, Heard, Judged, Ward
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+LOOK_SECONDS: Final = 15.0
+OVERLAP: Final = timedelta(seconds=30)
+"""What was committed late is looked at once more."""
+WHOLE_SECONDS: Final = 60.0
+"""So often everything is looked at: who is a resident, what each model may do, every device."""
+BUNDLE_SECONDS: Final = 6 * 3600.0
+RENEW_SECONDS: Final = 300.0
+"""A score that does not change is written so often, so that it does not look forgotten."""
+REMEMBER_SECONDS: Final = 3600.0
+NOTICEABLE: Final = 0.02
+"""A change of the learned score that is worth writing."""
+LEARN_AT_ONCE: Final = 32
+LEARN_SECONDS: Final = 86_400.0
+FILL_AT_ONCE: Final = 500
+SETTLED_SECONDS: Final = 240.0
+"""So long after the hour its means are taken."""
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_log = log(__name__)
+
+
+class Metrics:
+    """What Prometheus reads of the risk duty."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register beside the worker's other metrics."""
+        self.residents = Gauge(
+            "anxin_risk_residents", "residents that this worker judges", registry=registry
+        )
+        self.shards = Gauge("anxin_risk_shards", "shards that this worker holds", registry=registry)
+        self.scored = Counter("anxin_risk_scored", "residents scored", registry=registry)
+        self.alarms = Counter(
+            "anxin_risk_alarms", "alarms of the model raised", ["kind"], registry=registry
+        )
+        self.findings = Counter(
+            "anxin_risk_set_aside", "values that no score looked at", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Written:
+    """How each row of the ward was written last."""
+
+    rows: int
+    at_s: Floats = field(init=False)
+    remembered_s: Floats = field(init=False)
+    score: Ints = field(init=False)
+    most: Ints = field(init=False)
+    band: Ints = field(init=False)
+    priority: Ints = field(init=False)
+    deterioration: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing was written yet."""
+        for name in ("at_s", "remembered_s"):
+            setattr(self, name, np.full(self.rows, -np.inf))
+        for name in ("score", "most", "band", "priority"):
+            setattr(self, name, np.full(self.rows, -1, np.int64))
+        self.deterioration = np.full(self.rows, np.nan)
+
+
+class RiskDuty:
+    """The duty of one worker: an async context manager; `tick` is called every other second."""
+
+    def __init__(self, dsn: str, zone: ZoneInfo, metrics: Metrics) -> None:
+        """Prepare; `zone` is by whose clock the days of residents go."""
+        self._store = RiskTick(dsn)
+        self._zone = zone
+        self._metrics = metrics
+        self._mine: frozenset[int] = frozenset()
+        self._ward = _empty()
+        self._written = Written(0)
+        self._look_at = self._whole_at = -np.inf
+        self._since = EPOCH
+        self._unfilled = False
+        self._modes: dict[str, NDArray[Any]] = {}
+
+    async def __aenter__(self) -> Self:
+        """Begin; nothing connects before the first tick."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the shards up at once."""
+        await self._store.close()
+
+    async def tick(self) -> int:
+        """Hold one's shards and, when it is time, judge; return how many were scored."""
+        try:
+            mine = await self._store.shares()
+            began = time.monotonic()
+            if mine != self._mine:
+                self._whole_at = self._look_at = -np.inf
+            self._metrics.shards.set(len(mine))
+            if began < self._look_at or not mine:
+                self._mine = mine
+                return 0
+            now = await self._store.now()
+            whole = began >= self._whole_at
+            if whole:
+                await self._meet(now)
+                self._whole_at = began + WHOLE_SECONDS
+            self._mine = mine
+            scored = await self._look(now, whole=whole)
+            self._look_at = began + LOOK_SECONDS
+            return scored
+        except DatabaseUnavailable:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """Others may have taken the shards over: what is remembered is no longer right."""
+        self._mine = frozenset()
+        self._ward, self._written = _empty(), Written(0)
+        self._since = EPOCH
+
+    async def _meet(self, now: datetime) -> None:
+        """Renew who is judged here, with all that is stored of those who are new."""
+        members = await self._store.members()
+        before = self._ward
+        ward = Ward(
+            members.id, members.place, members.station, members.scale2 > 0, members.age, members.sex
+        )
+        ward.ring_hour = int(now.timestamp() // tick.HOUR_S)
+        if len(before):
+            ward = before.follow_members(ward)
+        written = Written(len(ward))
+        rows = before.rows_of(ward.id)
+        there = rows >= 0
+        for name in Written.__slots__[1:]:
+            getattr(written, name)[there] = getattr(self._written, name)[rows[there]]
+        self._ward, self._written = ward, written
+        self._metrics.residents.set(len(ward))
+        self._modes = await self._read_modes()
+        if not there.all():
+            self._since = EPOCH
+            await self._recall(ward, np.flatnonzero(~there))
+
+    async def _recall(self, ward: Ward, rows: Ints) -> None:
+        """Load what is stored of these rows: what is usual, the last scores, the past hours."""
+        new = np.zeros(len(ward), np.bool_)
+        new[rows] = True
+        residents, at_s, numbers = await self._store.baselines(NUMBERS)
+        place = ward.rows_of(residents)
+        known = (place >= 0) & new[np.maximum(place, 0)]
+        ward.baselines.numbers[:, place[known]] = numbers[:, known]
+        ward.learned_s[place[known]] = at_s[known]
+        last = await self._store.last_scores()
+        place = ward.rows_of(last["resident"])
+        known = (place >= 0) & new[np.maximum(place, 0)]
+        for name in ("priority", "band"):
+            getattr(self._written, name)[place[known]] = last[name][known]
+        self._written.remembered_s[place[known]] = last["at"][known]
+        await self._fill(ward, rows, tick.HOURS)
+
+    async def _fill(self, ward: Ward, rows: Ints, hours: int) -> None:
+        """Take the means of the last hours from the rollups, some residents at a time."""
+        end = EPOCH + timedelta(hours=ward.ring_hour)
+        for first in range(0, len(rows), FILL_AT_ONCE):
+            some = ward.id[rows[first : first + FILL_AT_ONCE]]
+            found = await self._store.hours(some.tolist(), end - timedelta(hours=hours), end)
+            ward.fill(found["resident"], found["hour"], np.stack([found[name] for name in VITALS]))
+
+    async def _look(self, now: datetime, *, whole: bool) -> int:
+        """Judge everybody about whom there is news."""
+        ward, now_s = self._ward, now.timestamp()
+        loading = self._since == EPOCH
+        since = EPOCH if whole else self._since - OVERLAP
+        touched = [np.empty(0, np.int64)]
+        for row in await self._store.newest(since):
+            rows, findings = await asyncio.to_thread(tick.take, ward, _heard(row), loading=loading)
+            touched.append(rows)
+            for finding in findings:
+                self._metrics.findings.labels(finding.reason).inc(finding.count)
+        seen_since = now - timedelta(days=1) if loading else self._since - OVERLAP
+        touched.append(tick.observe(ward, await self._store.observed(seen_since)))
+        self._since = now
+        if ward.turn(now_s):
+            self._unfilled = True
+        if self._unfilled and now_s % tick.HOUR_S >= SETTLED_SECONDS:
+            self._unfilled = False
+            await self._fill(ward, np.arange(len(ward)), 2)
+        rows = np.unique(np.concatenate(touched))
+        episodes = {
+            (one["resident_id"], one["kind"]): one
+            for one in await self._store.episodes(BUNDLE_SECONDS)
+        }
+        alarmed = ward.rows_of(await self._store.alarmed())
+        for first in range(0, len(rows), CHUNK):
+            some = rows[first : first + CHUNK]
+            scores, alarms = await asyncio.to_thread(self._judge, some, now, episodes)
+            if scores or alarms:
+                await self._store.keep(scores, alarms)
+            self._metrics.scored.inc(len(some))
+            for alarm in alarms:
+                if isinstance(alarm, Raise):
+                    self._metrics.alarms.labels(alarm.kind).inc()
+        await self._learn(now, alarmed[alarmed >= 0])
+        return len(rows)
+
+    def _judge(
+        self, rows: Ints, now: datetime, episodes: Mapping[tuple[int, str], Mapping[str, Any]]
+    ) -> tuple[list[Score], list[Raise | Recover]]:
+        """Score these rows; return what is to be written of them and what follows."""
+        ward, now_s = self._ward, now.timestamp()
+        local = now.astimezone(self._zone)
+        judged = tick.judge(ward, rows, now_s, local.hour + local.minute / 60)
+        priority = tick.wanted(ward, judged)
+        calm = tick.recovered(ward, rows, now_s)
+        alarms: list[Raise | Recover] = []
+        for place in np.flatnonzero((priority > 0) | calm):
+            row = int(rows[place])
+            resident = int(ward.id[row])
+            episode = episodes.get((resident, "early_warning"))
+            if calm[place]:
+                if (
+                    episode
+                    and episode["condition"] == "present"
+                    and episode["handling"] != "closed"
+                ):
+                    alarms.append(Recover(f"r{resident}", "early_warning", "worker"))
+                continue
+            if _is_news(int(priority[place]), episode) and self._may("news2", row):
+                alarms.append(self._raise(judged, int(place), int(priority[place])))
+        return self._scores(judged, priority), alarms
+
+    def _may(self, model: str, row: int) -> bool:
+        modes = self._modes.get(model)
+        return modes is not None and modes[row] == "alarming"
+
+    async def _read_modes(self) -> dict[str, NDArray[Any]]:
+        """Return by model what it may do for each row."""
+        found: dict[str, NDArray[Any]] = {}
+        for one in await self._store.modes():
+            modes = found.setdefault(one["model"], np.full(len(self._ward), "shadow", object))
+            if one["place_id"] is None:
+                modes[:] = one["mode"]
+                continue
+            rows = self._ward.rows_of(np.array(one["residents"] or [], np.int64))
+            modes[rows[rows >= 0]] = one["mode"]
+        return found
+
+    def _raise(self, judged: Judged, place: int, priority: int) -> Raise:
+        row = int(judged.rows[place])
+        resident = int(self._ward.id[row])
+        return Raise(
+            subject=f"r{resident}",
+            resident_id=resident,
+            place_id=int(self._ward.place[row]),
+            device_key=None,
+            kind="early_warning",
+            class_="physiological",
+            priority=priority,
+            event_us=round(judged.now_s * 1_000_000),
+            late=False,
+            count=1,
+            detail=tick.explained(judged, place),
+            actor="worker",
+        )
+
+    def _scores(self, judged: Judged, priority: Ints) -> list[Score]:
+        """Return the rows that are worth writing, and remember how they were written."""
+        written, rows, found = self._written, judged.rows, judged.news2
+        band = found.band.astype(np.int64)
+        turned = (band != written.band[rows]) | (priority != written.priority[rows])
+        remember = turned | (judged.now_s - written.remembered_s[rows] >= REMEMBER_SECONDS)
+        changed = (
+            remember
+            | (found.score != written.score[rows])
+            | (found.possible_max != written.most[rows])
+            | (judged.now_s - written.at_s[rows] >= RENEW_SECONDS)
+        )
+        chosen = np.flatnonzero(changed)
+        some = rows[chosen]
+        written.at_s[some] = judged.now_s
+        written.remembered_s[rows[remember]] = judged.now_s
+        written.score[some], written.most[some] = found.score[chosen], found.possible_max[chosen]
+        written.band[some], written.priority[some] = band[chosen], priority[chosen]
+        with np.errstate(invalid="ignore"):
+            data_s = np.fmax.reduce(judged.at_s, axis=0)
+        return [
+            Score(
+                resident_id=int(self._ward.id[rows[place]]),
+                data_at_s=None if np.isnan(data_s[place]) else float(data_s[place]),
+                score=int(found.score[place]),
+                possible_max=int(found.possible_max[place]),
+                complete=bool(found.complete[place]),
+                band=BANDS[band[place]],
+                deterioration=None,
+                novelty=None,
+                priority=int(priority[place]),
+                model="news2",
+                explanation=msgspec.json.encode(tick.explained(judged, place)).decode(),
+                remember=bool(remember[place]),
+            )
+            for place in chosen.tolist()
+        ]
+
+    async def _learn(self, now: datetime, alarmed: Ints) -> None:
+        """Learn anew what is usual for some residents whose turn has come, and store it."""
+        ward, now_s = self._ward, now.timestamp()
+        due = np.flatnonzero(now_s - ward.learned_s >= LEARN_SECONDS)[:LEARN_AT_ONCE]
+        if not len(due):
+            return
+        hours = WINDOW_DAYS * 24
+        end = EPOCH + timedelta(hours=ward.ring_hour)
+        start = end - timedelta(hours=hours)
+        found = await self._store.hours(ward.id[due].tolist(), start, end)
+        frozen = np.isin(due, alarmed)
+        await asyncio.to_thread(self._learnt, due, found, ward.ring_hour - hours, frozen, now_s)
+        await self._store.keep_baselines(
+            ward.id[due],
+            np.full(len(due), now_s),
+            ward.baselines.numbers[:, due],
+            tick.usual_words(ward, due, now.astimezone(self._zone).hour),
+        )
+
+    def _learnt(
+        self, due: Ints, found: Mapping[str, Any], first_hour: int, frozen: Bools, now_s: float
+    ) -> None:
+        ward, hours = self._ward, WINDOW_DAYS * 24
+        hourly = np.full((len(due), hours, len(VITALS)), np.nan)
+        place = np.searchsorted(ward.id[due], found["resident"])
+        hour = found["hour"] - first_hour
+        there = (hour >= 0) & (hour < hours)
+        for vital, name in enumerate(VITALS):
+            hourly[place[there], hour[there], vital] = found[name][there]
+        offset = datetime.fromtimestamp(now_s, self._zone).utcoffset() or timedelta()
+        local = (first_hour + np.arange(hours) + offset / timedelta(hours=1)) % 24
+        days = np.clip((now_s - ward.learned_s[due]) / LEARN_SECONDS, 1, WINDOW_DAYS)
+        learn(ward.baselines, due, usual_of(hourly, local), days, frozen)
+        ward.learned_s[due] = now_s
+
+
+def _is_news(priority: int, episode: Mapping[str, Any] | None) -> bool:
+    """Tell whether a condition is worth telling, given the last episode of its kind."""
+    if episode is None or priority > episode["priority"]:
+        return priority > 0
+    return bool(
+        priority and episode["handling"] != "closed" and episode["condition"] == "recovered"
+    )
+
+
+def _heard(row: Mapping[str, Any]) -> Heard:
+    return Heard(
+        row["device"],
+        row["resident"],
+        row["ts"],
+        row["received"],
+        row["since"],
+        row["presence"].astype(np.int64),
+        np.stack([row[name] for name in SIGNS]),
+        np.stack([row[f"{name}_at"] for name in SIGNS]),
+    )
+
+
+def _empty() -> Ward:
+    nobody = np.empty(0)
+    number = np.empty(0, np.int64)
+    return Ward(number, number, number, np.empty(0, np.bool_), nobody, nobody)
