@@ -284,7 +284,7 @@ async def begin_session(
     user = await session(shared.door, hash_token(token))
     if user is None:
         raise Unauthenticated(WRONG)
-    request.state.user_id = user_id  # for the audit
+    request.state.user_id = user_id
     await _end_former(request, shared, user)
     _log.info("login", user=user.user_id, method=method)
     body = {

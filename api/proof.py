@@ -102,6 +102,7 @@ async def _show(
         shared.door, username, address=address_of(request), mark=mark, now=now
     )
     known = await credentials(shared.door, username)
+    request.state.user_id = known.id if known else None  # for the audit, whether it is them or not
     async with shared.hashing:
         right, stronger = await asyncio.to_thread(
             check_password, password, known.password_hash if known else None
