@@ -70,15 +70,17 @@ class Run:
 
     told: Told
     modes: Ints
+    least: float = -np.inf
 
     def at(self, hour: float, **asks: int) -> Decided:
         """Decide at an hour."""
-        return decide(self.told, ALL, asked([asks]), self.modes, NO_LEAST, START + hour * HOUR)
+        least = np.full(len(LAYERS), self.least)
+        return decide(self.told, ALL, asked([asks]), self.modes, least, START + hour * HOUR)
 
 
-def run(which: Ints = EVERYTHING) -> Run:
+def run(which: Ints = EVERYTHING, least: float = -np.inf) -> Run:
     """Return one resident of whom nothing was told."""
-    return Run(Told.nothing(1), which)
+    return Run(Told.nothing(1), which, least)
 
 
 def said(decided: Decided) -> tuple[str | None, int, bool]:
@@ -242,9 +244,9 @@ class Step:
     rules: int
 
 
-def through(moments: list[tuple[float, Asks]], which: Ints) -> list[Step]:
+def through(moments: list[tuple[float, Asks]], which: Ints, least: float = -np.inf) -> list[Step]:
     """Decide moment after moment."""
-    one, hour, steps = run(which), 0.0, []
+    one, hour, steps = run(which, least), 0.0, []
     for pause, asks in moments:
         hour += pause
         decided = one.at(hour, **asks)
@@ -253,11 +255,15 @@ def through(moments: list[tuple[float, Asks]], which: Ints) -> list[Step]:
 
 
 @settings(max_examples=150)
-@given(moments=MOMENTS, which=st.sampled_from([EVERYTHING, NO_LEARNED, IN_SHADOW]))
+@given(
+    moments=MOMENTS,
+    which=st.lists(st.integers(0, 2), min_size=len(LAYERS), max_size=len(LAYERS)),
+    least=st.sampled_from([-np.inf, 0.5, np.inf]),
+)
 def test_no_rule_is_ever_removed_delayed_or_lowered(
-    moments: list[tuple[float, Asks]], which: Ints
+    moments: list[tuple[float, Asks]], which: list[int], least: float
 ) -> None:
-    for step in through(moments, which):
+    for step in through(moments, np.array(which), least):
         assert step.rules == step.asks["rules"]
         assert step.priority >= step.rules
         # A decision in favour of another layer never stands in the place of a rule as high.
