@@ -22,13 +22,13 @@ from api import (
     erasures,
     export,
     health,
-    ladders,
     identities,
+    ladders,
     pages,
     people,
     places,
-    quarantine,
     providers,
+    quarantine,
     reports,
     residents,
     risk,
@@ -55,12 +55,12 @@ def create_app(
     """Return the application; `queue` and `tail` are the bounds of the alarm stream."""
     needing_totp(settings)  # a wrong setting is told at once
     metrics = Metrics()
+    outside = Providers(settings)
+    origins = read_origins(settings.cors_origins)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
-    outside = Providers(settings)
-    origins = read_origins(settings.cors_origins)
             Database(settings.database, role="anxin_api", application="anxin api") as database,
             Database(
                 settings.database_door or settings.database,
@@ -69,11 +69,11 @@ def create_app(
             ) as door,
             Recorder(door) as recorder,
             Hub(door, metrics, recorder.showed, queue=queue, tail=tail) as hub,
+            outside,
         ):
             app.state.services = Services(settings, database, door, hub, recorder, metrics, outside)
             yield
 
-            outside,
     app = FastAPI(
         title="Anxin 安心",
         version="1",

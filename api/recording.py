@@ -79,6 +79,10 @@ KINDS: Final[dict[str, Kind]] = {
     "/residents/{resident_id}/status": Kind("status"),
     "/residents/{resident_id}/vitals": Kind("vitals"),
     "/residents/{resident_id}/events": Kind("events"),
+    "/residents/{resident_id}/usual": Kind("vitals"),
+    "/residents/{resident_id}/station": Kind("place", unread=_SETTING_UP),
+    "/residents/{resident_id}/visits": Kind("visit"),
+    "/residents/{resident_id}/visits/{visit_id}": Kind("visit"),
     "/residents/{resident_id}/risk": Kind("risk"),
     "/residents/{resident_id}/risk/history": Kind("risk"),
     "/residents/{resident_id}/observations": Kind("observation"),
@@ -105,6 +109,7 @@ KINDS: Final[dict[str, Kind]] = {
     "/alarms/{alarm_id}/snooze": Kind("alarm", "resident_id"),
     "/alarms/{alarm_id}/note": Kind("alarm", "resident_id"),
     "/alarms/{alarm_id}/timeline": Kind("timeline"),
+    "/alarms/{alarm_id}/answers": Kind("timeline"),
     "/alarms/{alarm_id}/deliveries": Kind("deliveries"),
     "/devices": Kind("device", "resident_id"),
     "/devices/{device_id}": Kind("device", "resident_id"),
@@ -127,13 +132,30 @@ KINDS: Final[dict[str, Kind]] = {
     "/contacts/{contact_id}": Kind("contact"),
     "/contacts/{contact_id}/test": Kind("contact", said=True),
     "/reports/answering": Kind("report"),
+    "/reports/devices": Kind("report"),
+    "/imports": Kind("import", said=True),
+    "/imports/{import_id}": Kind("import", said=True),
+    "/imports/{import_id}/rows": Kind("import", "resident_id"),
+    "/imports/{import_id}/mend": Kind("import", said=True),
+    "/imports/{import_id}/apply": Kind("import", said=True),
+    "/exports/{kind}": Kind("export"),
+    "/exports/{kind}/template": Kind("export", unread="an empty list"),
+    "/limits": Kind("limit", unread=_SETTING_UP),
+    "/limit-templates": Kind("limit_template", unread=_SETTING_UP),
+    "/limit-templates/{template_id}": Kind("limit_template"),
+    "/limit-templates/{template_id}/apply": Kind("limit_template", said=True),
+    "/backups": Kind("backup"),
     "/audit": Kind("audit"),
     "/models": Kind("model", unread="how the models do; nobody's health"),
     "/models/{model_id}/mode": Kind("model"),
     "/auth/login": Kind("session", said=True),
     "/auth/logout": Kind("session", said=True),
+    "/auth/providers": Kind("provider", unread="which buttons the login page shows"),
+    "/auth/providers/{provider}/callback": Kind("session", said=True, does="login"),
     "/auth/step-up": Kind("session", said=True),
     "/me": Kind("session", unread=_OWN),
+    "/me/consents": Kind("consent", unread=_OWN),
+    "/me/quiet-hours": Kind("quiet_hours", unread=_OWN),
     "/me/sessions": Kind("session", unread=_OWN, said=True),
     "/me/sessions/{session_id}": Kind("session", said=True),
     "/me/password": Kind("password", said=True),
@@ -142,8 +164,6 @@ KINDS: Final[dict[str, Kind]] = {
     "/places": Kind("place", unread=_SETTING_UP),
     "/places/{place_id}": Kind("place", unread=_SETTING_UP),
     "/shifts": Kind("shift", unread=_SETTING_UP),
-    "/auth/providers": Kind("provider", unread="which buttons the login page shows"),
-    "/auth/providers/{provider}/callback": Kind("session", said=True, does="login"),
     "/shifts/{shift_id}": Kind("shift"),
     "/ladders": Kind("ladder", unread=_SETTING_UP),
     "/ladders/verdict": Kind("ladder", unread=_SETTING_UP),
@@ -159,6 +179,7 @@ UNRECORDED: Final = {
     "/stream/tickets": "a ticket shows nothing; the stream that it opens is recorded",
     "/channels/{channel}/reports/{token}": "a provider's program tells of its own deliveries",
     "/openapi.json": "the description of the API",
+    "/auth/providers/{provider}/login": "who goes to a provider is nobody until it comes back",
 }
 """Routes that no entry is written of, and why."""
 
@@ -171,7 +192,6 @@ class Recorder:
         self._scribe = Scribe(database)
         self._told: _Window[dict[int, asyncio.Future[bool]]] = _Window(REPEAT_S, dict)
         self._shown: _Window[set[int]] = _Window(SHOWN_S, set)
-    "/auth/providers/{provider}/login": "who goes to a provider is nobody until it comes back",
         self._waiting: list[_Waiting] = []
         self._streamed: dict[int, tuple[Authority, list[int]]] = {}
         self._ring = asyncio.Event()

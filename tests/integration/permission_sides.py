@@ -60,9 +60,11 @@ class Sides:
                 "shift_id": "999000006", "ladder_id": "999000007", "consent_id": "999000008",
                 "rejected_id": "999000009", "enrolment_id": "999000010",
                 "erasure_id": "999000011", "phone": PHONES["absent"], "token": "x",
-                "colleague": "999000003", "session_id": "999000012", "identity_id": "999000013",
+                "colleague": "999000003", "session_id": "999000012", "template_id": "999000013",
+                "import_id": "3f0b8c1e-0000-4000-8000-000000000001", "identity_id": "999000013",
                 "provider": "nowhere",
                 "relative_id": "3f0b8c1e-0000-4000-8000-000000000000", "channel": "aliyun_sms",
+                "visit_id": "999000013",
             }  # fmt: skip
         if (kind, side) not in self.standing:
             self.standing[kind, side] = self.fresh(kind, side)
@@ -75,7 +77,7 @@ class Sides:
         return {
             "place_id": self.world.ids["A"], "resident_id": self.world.ids["anna"],
             "colleague": self.world.ids["nurse"], "kin": self.standing["user", "own"]["user_id"],
-            "model_id": "novelty", "new": f"new-{number}", "code": new_code(), "begins": begins.isoformat(),
+            "model_id": "novelty", "kind": "residents", "new": f"new-{number}", "code": new_code(), "begins": begins.isoformat(),
             "ends": (begins + timedelta(hours=8)).isoformat(),
         }  # fmt: skip
 
@@ -118,7 +120,6 @@ class Sides:
             expires_at=datetime.now(UTC) + timedelta(hours=1),
         )}  # fmt: skip
 
-    def _report(self, _: str) -> dict[str, str]:
     def _outsider(self, side: str) -> dict[str, str]:
         made = self._user(side)
         made["identity_id"] = self._insert(
@@ -130,6 +131,22 @@ class Sides:
     def _provider(self, _: str) -> dict[str, str]:
         return {"provider": "nowhere"}
 
+    def _import(self, side: str) -> dict[str, str]:
+        # Taken over already: what it held is gone, as only the platform's keys would seal it.
+        user = self.asking if side == "own" and self.asking not in UNKNOWN else "nurse"
+        return {"import_id": self._insert(
+            "imports", id=uuid4(), kind="residents", name=_text(side),
+            created_by=int(self.world.ids[user if side == "own" else f"{CANARY}-nurse"]),
+            expires_at=datetime.now(UTC) + timedelta(hours=1), applied_at=datetime.now(UTC),
+        )}  # fmt: skip
+
+    def _template(self, side: str) -> dict[str, str]:
+        return {"template_id": self._insert(
+            "limit_templates", place_id=self._at(side), name=f"{_text(side)} {next(_codes)}",
+            limits='{"hr_high": 110}',
+        )}  # fmt: skip
+
+    def _report(self, _: str) -> dict[str, str]:
         return {"channel": "aliyun_sms", "token": "x"}
 
     def _device(self, side: str) -> dict[str, str]:
@@ -214,6 +231,14 @@ class Sides:
         )  # fmt: skip
         return made
 
+    def _visit(self, side: str) -> dict[str, str]:
+        made = self._resident(side)
+        made["visit_id"] = self._insert(
+            "visits", resident_id=int(made["resident_id"]), kind="bath", note=_text(side),
+            at=datetime.now(UTC),
+        )  # fmt: skip
+        return made
+
     def _contact(self, side: str) -> dict[str, str]:
         user = self.world.ids["supervisor" if side == "own" else f"{CANARY}-nurse"]
         if side == "own":
@@ -271,8 +296,8 @@ class Sides:
 
 
 KINDS: Final = (
-    "place", "device", "alarm", "user", "link", "relative", "consent", "contact", "shift", "ladder",
-    "rejected", "enrolment", "erasure", "station", "self_test",
+    "place", "device", "alarm", "user", "link", "relative", "consent", "visit", "contact", "shift", "ladder",
+    "rejected", "enrolment", "erasure", "station", "self_test", "template",
 )  # fmt: skip
 
 
