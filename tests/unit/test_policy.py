@@ -224,7 +224,7 @@ def test_a_learned_layer_asks_from_its_threshold_on(layer: Layer, priority: int)
 PRIORITIES = st.sampled_from([0, 0, 0, LOW, MEDIUM, HIGH])
 MOMENTS = st.lists(
     st.tuples(
-        st.sampled_from([0.004, 0.5, 2.0, 7.0]),
+        st.sampled_from([1 / 256, 0.5, 2.0, 7.0]),
         st.fixed_dictionaries(dict.fromkeys(LAYERS, PRIORITIES)),
     ),
     min_size=1,
