@@ -6,7 +6,7 @@ workers share the residents by shards; what is remembered of them lives here, in
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -22,9 +22,10 @@ from anxin.db.intake import Raise, Recover
 from anxin.db.risk_tick import CHUNK, RiskTick, Score
 from anxin.errors import DatabaseUnavailable
 from anxin.logs import log
-from models import tick
+from models import policy, tick
 from models.baseline import NUMBERS, WINDOW_DAYS, learn, usual_of
 from models.news2 import BANDS
+from models.policy import KINDS, Decided
 from models.tick import SIGNS, VITALS, Heard, Judged, Ward
 
 Floats = NDArray[np.float64]
@@ -47,6 +48,8 @@ LEARN_SECONDS: Final = 86_400.0
 FILL_AT_ONCE: Final = 500
 SETTLED_SECONDS: Final = 240.0
 """So long after the hour its means are taken."""
+Episodes = Mapping[tuple[int, str], Mapping[str, Any]]
+"""The model's own alarms, open or closed lately, by resident and kind."""
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log = log(__name__)
 
@@ -106,7 +109,7 @@ class RiskDuty:
         self._look_at = self._whole_at = -np.inf
         self._since = EPOCH
         self._unfilled = False
-        self._modes: dict[str, NDArray[Any]] = {}
+        self._modes = np.zeros((len(policy.LAYERS), 0), np.int8)
 
     async def __aenter__(self) -> Self:
         """Begin; nothing connects before the first tick."""
@@ -218,14 +221,17 @@ class RiskDuty:
             self._unfilled = False
             await self._fill(ward, np.arange(len(ward)), 2)
         rows = np.unique(np.concatenate(touched))
-        episodes = {
-            (one["resident_id"], one["kind"]): one
-            for one in await self._store.episodes(BUNDLE_SECONDS)
-        }
-        alarmed = ward.rows_of(await self._store.alarmed())
+        found = await self._store.episodes(BUNDLE_SECONDS)
+        if loading:
+            tick.remember(ward, found)
+        episodes = {(one["resident_id"], one["kind"]): one for one in found}
+        residents, highest = await self._store.alarmed()
+        alarmed = ward.rows_of(residents)
+        rules = np.zeros(len(ward), np.int8)
+        rules[alarmed[alarmed >= 0]] = highest[alarmed >= 0]
         for first in range(0, len(rows), CHUNK):
             some = rows[first : first + CHUNK]
-            scores, alarms = await asyncio.to_thread(self._judge, some, now, episodes)
+            scores, alarms = await asyncio.to_thread(self._judge, some, now, rules[some], episodes)
             if scores or alarms:
                 await self._store.keep(scores, alarms)
             self._metrics.scored.inc(len(some))
@@ -236,48 +242,55 @@ class RiskDuty:
         return len(rows)
 
     def _judge(
-        self, rows: Ints, now: datetime, episodes: Mapping[tuple[int, str], Mapping[str, Any]]
+        self, rows: Ints, now: datetime, rules: NDArray[np.int8], episodes: Episodes
     ) -> tuple[list[Score], list[Raise | Recover]]:
         """Score these rows; return what is to be written of them and what follows."""
-        ward, now_s = self._ward, now.timestamp()
+        ward = self._ward
         local = now.astimezone(self._zone)
-        judged = tick.judge(ward, rows, now_s, local.hour + local.minute / 60)
-        priority = tick.wanted(ward, judged)
-        calm = tick.recovered(ward, rows, now_s)
-        alarms: list[Raise | Recover] = []
-        for place in np.flatnonzero((priority > 0) | calm):
-            row = int(rows[place])
-            resident = int(ward.id[row])
-            episode = episodes.get((resident, "early_warning"))
-            if calm[place]:
-                if (
-                    episode
-                    and episode["condition"] == "present"
-                    and episode["handling"] != "closed"
-                ):
-                    alarms.append(Recover(f"r{resident}", "early_warning", "worker"))
+        judged = tick.judge(ward, rows, now.timestamp(), local.hour + local.minute / 60)
+        decided = tick.decide(ward, judged, (), rules, self._modes[:, rows])
+        priority = np.where(decided.layer == policy.RULES, 0, decided.priority)
+        return (
+            self._scores(judged, priority.astype(np.int64)),
+            [*self._alarms(judged, decided, episodes)],
+        )
+
+    def _alarms(
+        self, judged: Judged, decided: Decided, episodes: Episodes
+    ) -> Iterator[Raise | Recover]:
+        """Yield what is to be raised and recovered, of the model's own kinds only."""
+        row_of = {int(row): place for place, row in enumerate(judged.rows)}
+        for place in np.flatnonzero(decided.tell).tolist():
+            layer = policy.LAYERS[decided.layer[place]]
+            yield self._raise(judged, place, KINDS[layer], int(decided.priority[place]))
+        for (resident, kind), episode in episodes.items():
+            here = row_of.get(int(self._ward.rows_of(np.array([resident]))[0]))
+            if here is None or episode["handling"] == "closed":
                 continue
-            if _is_news(int(priority[place]), episode) and self._may("news2", row):
-                alarms.append(self._raise(judged, int(place), int(priority[place])))
-        return self._scores(judged, priority), alarms
+            layers = [policy.LAYERS.index(layer) for layer in KINDS if KINDS[layer] == kind]
+            asks = any(decided.speaking[layer, here] for layer in layers)
+            row = int(judged.rows[here])
+            if episode["condition"] == "present":
+                if not asks and all(
+                    tick.recovered(self._ward, layer, row, judged.now_s) for layer in layers
+                ):
+                    yield Recover(f"r{resident}", kind, "worker")
+            elif asks and not decided.tell[here]:
+                yield self._raise(judged, here, kind, episode["priority"])
 
-    def _may(self, model: str, row: int) -> bool:
-        modes = self._modes.get(model)
-        return modes is not None and modes[row] == "alarming"
-
-    async def _read_modes(self) -> dict[str, NDArray[Any]]:
-        """Return by model what it may do for each row."""
-        found: dict[str, NDArray[Any]] = {}
+    async def _read_modes(self) -> NDArray[np.int8]:
+        """Return (layers, rows): what each may do."""
+        modes = np.zeros((len(policy.LAYERS), len(self._ward)), np.int8)
         for one in await self._store.modes():
-            modes = found.setdefault(one["model"], np.full(len(self._ward), "shadow", object))
+            layer, mode = policy.LAYERS.index(one["model"]), policy.MODES.index(one["mode"])
             if one["place_id"] is None:
-                modes[:] = one["mode"]
+                modes[layer] = mode
                 continue
             rows = self._ward.rows_of(np.array(one["residents"] or [], np.int64))
-            modes[rows[rows >= 0]] = one["mode"]
-        return found
+            modes[layer, rows[rows >= 0]] = mode
+        return modes
 
-    def _raise(self, judged: Judged, place: int, priority: int) -> Raise:
+    def _raise(self, judged: Judged, place: int, kind: str, priority: int) -> Raise:
         row = int(judged.rows[place])
         resident = int(self._ward.id[row])
         return Raise(
@@ -285,7 +298,7 @@ class RiskDuty:
             resident_id=resident,
             place_id=int(self._ward.place[row]),
             device_key=None,
-            kind="early_warning",
+            kind=kind,
             class_="physiological",
             priority=priority,
             event_us=round(judged.now_s * 1_000_000),
@@ -367,15 +380,6 @@ class RiskDuty:
         days = np.clip((now_s - ward.learned_s[due]) / LEARN_SECONDS, 1, WINDOW_DAYS)
         learn(ward.baselines, due, usual_of(hourly, local), days, frozen)
         ward.learned_s[due] = now_s
-
-
-def _is_news(priority: int, episode: Mapping[str, Any] | None) -> bool:
-    """Tell whether a condition is worth telling, given the last episode of its kind."""
-    if episode is None or priority > episode["priority"]:
-        return priority > 0
-    return bool(
-        priority and episode["handling"] != "closed" and episode["condition"] == "recovered"
-    )
 
 
 def _heard(row: Mapping[str, Any]) -> Heard:

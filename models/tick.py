@@ -15,9 +15,21 @@ from numpy.typing import NDArray
 
 from anxin.rules import HIGH, MEDIUM
 from anxin.vitals import COLUMN, METRICS
-from models import quality
+from models import policy, quality
 from models.baseline import ALL_DAY, Baselines, Distance, bin_of, follow, usual_at
-from models.news2 import AGE_LIMIT_S, HIGH_FROM, MEDIUM_FROM, PARAMETERS, News2, news2
+from models.news2 import AGE_LIMIT_S, PARAMETERS, News2, news2
+from models.policy import (
+    KINDS,
+    LAYERS,
+    LEARNED,
+    Asked,
+    Decided,
+    Layer,
+    Peaks,
+    Told,
+    learned_asks,
+    news2_asks,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -88,6 +100,11 @@ class Ward:
     level_since_s: Floats = field(init=False)
     """(2, rows): since when the points reach medium, and high; NaN: they do not."""
     calm_since_s: Floats = field(init=False)
+    """(layers, rows): since when a layer asks for nothing; NaN: it does."""
+    told: Told = field(init=False)
+    peaks: dict[Layer, Peaks] = field(init=False)
+    least: Floats = field(init=False)
+    """(layers, rows): the score that a layer must reach at the resident's station."""
     devices: "Devices" = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +117,10 @@ class Ward:
         self.learned_s = np.full(rows, -np.inf)
         self.points = np.zeros((len(PARAMETERS), rows), np.int64)
         self.level_since_s = np.full((2, rows), np.nan)
-        self.calm_since_s = np.full(rows, np.nan)
+        self.calm_since_s = np.full((len(LAYERS), rows), np.nan)
+        self.told = Told.nothing(rows)
+        self.peaks = {layer: Peaks.of_nobody(rows) for layer in LEARNED}
+        self.least = np.full((len(LAYERS), rows), -np.inf)
         self.devices = Devices()
 
     def __len__(self) -> int:
@@ -120,8 +140,17 @@ class Ward:
         rows = self.rows_of(now.id)
         there = rows >= 0
         kept = rows[there]
-        for name in _REMEMBERED:
-            getattr(now, name)[..., there] = getattr(self, name)[..., kept]
+        pairs: list[tuple[Any, Any]] = [
+            (getattr(now, name), getattr(self, name)) for name in _REMEMBERED
+        ]
+        pairs += [(getattr(now.told, name), getattr(self.told, name)) for name in Told.__slots__]
+        for layer, peaks in self.peaks.items():
+            now.peaks[layer].block = peaks.block
+            pairs += [
+                (now.peaks[layer].score, peaks.score), (now.peaks[layer].alarms, peaks.alarms)
+            ]  # fmt: skip
+        for mine, before in pairs:
+            mine[..., there] = before[..., kept]
         now.baselines.numbers[:, there] = self.baselines.numbers[:, kept]
         now.ring_hour = self.ring_hour
         now.devices = self.devices
@@ -294,30 +323,87 @@ CALM_S: Final = 600.0
 """And so long it must have fallen before it counts as recovered."""
 CALM_SCORE: Final = 3
 """Two below the least that is told: a score on the edge is one alarm, not many."""
+CALM_SHARE: Final = 0.8
+"""A learned score has fallen once it is below this part of what alarms."""
 
 
-def wanted(ward: Ward, judged: Judged) -> Ints:
-    """Return the priority that the certain points ask for (0 nothing), and follow how long."""
-    rows, score = judged.rows, judged.news2.score
-    high = score >= HIGH_FROM
-    medium = (score >= MEDIUM_FROM) | judged.news2.any_three
-    priority = np.zeros(len(rows), np.int64)
-    for place, (holds, level) in enumerate(((medium, MEDIUM), (high, HIGH))):
-        since = ward.level_since_s[place]
-        since[rows] = np.where(holds, np.fmin(since[rows], judged.now_s), np.nan)
-        priority[judged.now_s - since[rows] >= HOLD_S[level]] = level
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Scores of a learned layer for some rows, NaN where there is none, and what it asks for."""
+
+    layer: Layer
+    score: Floats
+    threshold: float
+
+
+def decide(
+    ward: Ward,
+    judged: Judged,
+    learned: Sequence[Learned],
+    rules: NDArray[np.int8],
+    modes: NDArray[np.int8],
+) -> Decided:
+    """Return the one decision on each row, and follow for how long its scores have stood.
+
+    `rules` (n,): the priority of the highest open alarm of a rule about the body; `modes` (layers,
+    n): what each layer may do. Each layer's peaks go on, so that it keeps to its budget.
+    """
+    rows, now_s = judged.rows, judged.now_s
+    shape = len(LAYERS), len(rows)
+    asked = Asked(np.zeros(shape, np.int8), np.full(shape, np.nan))
+    asked.priority[policy.RULES] = rules
+    asked.priority[policy.NEWS2] = _held(ward, judged)
+    asked.score[policy.NEWS2] = judged.news2.score
+    least = np.full(shape, -np.inf)
+    for one in learned:
+        place = LAYERS.index(one.layer)
+        asked.priority[place] = learned_asks(one.layer, one.score, one.threshold)
+        asked.score[place] = one.score
+        least[place] = ward.least[place, rows]
+        since = ward.calm_since_s[place]
+        with np.errstate(invalid="ignore"):
+            calm = ~(one.score >= CALM_SHARE * one.threshold)
+        since[rows] = np.where(calm, np.fmin(since[rows], now_s), np.nan)
+    decided = policy.decide(ward.told, rows, asked, modes, least, now_s)
+    for one in learned:
+        told = decided.tell & (decided.layer == LAYERS.index(one.layer))
+        ward.peaks[one.layer].see(rows, one.score, told, now_s)
+    return decided
+
+
+def _held(ward: Ward, judged: Judged) -> NDArray[np.int8]:
+    """Return what the certain points ask for, once they have stood for long enough."""
+    rows, now_s = judged.rows, judged.now_s
+    asks = news2_asks(judged.news2)
+    priority = np.zeros(len(rows), np.int8)
+    for since, level in zip(ward.level_since_s, (MEDIUM, HIGH), strict=True):
+        since[rows] = np.where(asks >= level, np.fmin(since[rows], now_s), np.nan)
+        priority[now_s - since[rows] >= HOLD_S[level]] = level
     # What is no longer known has not got better: a parameter that is missing counts as it was.
     points = ward.points[:, rows]
     calm = (points.sum(axis=0) <= CALM_SCORE) & ~(points == 3).any(axis=0)
-    since = ward.calm_since_s
-    since[rows] = np.where(calm, np.fmin(since[rows], judged.now_s), np.nan)
+    since = ward.calm_since_s[policy.NEWS2]
+    since[rows] = np.where(calm, np.fmin(since[rows], now_s), np.nan)
     return priority
 
 
-def recovered(ward: Ward, rows: Ints, now_s: float) -> Bools:
-    """Tell whose points have been few for long enough."""
-    calm: Bools = now_s - ward.calm_since_s[rows] >= CALM_S
-    return calm
+def recovered(ward: Ward, layer: int, row: int, now_s: float) -> bool:
+    """Tell whether a layer has asked for nothing for long enough."""
+    return bool(now_s - ward.calm_since_s[layer, row] >= CALM_S)
+
+
+def remember(ward: Ward, episodes: Sequence[Mapping[str, Any]]) -> None:
+    """Take from the alarms that there are what was told, as after a restart."""
+    rows = ward.rows_of(np.array([one["resident_id"] for one in episodes], np.int64))
+    for row, one in zip(rows.tolist(), episodes, strict=True):
+        if row < 0:
+            continue
+        told_s = float(one["last_at"])
+        if told_s > ward.told.at_s[row]:
+            ward.told.at_s[row] = told_s
+            ward.told.priority[row] = one["priority"]
+        if one["kind"] == KINDS["news2"] and one["priority"] == HIGH:
+            ward.told.high_told_s[row] = ward.told.high_seen_s[row] = told_s
 
 
 def _limits(by_hand: Bools) -> Floats:
@@ -336,7 +422,7 @@ def _grown(memory: quality.Memory) -> quality.Memory:
 
 _REMEMBERED: Final = (
     "value", "at_s", "seen", "seen_s", "ring", "learned_s", "points", "level_since_s",
-    "calm_since_s",
+    "calm_since_s", "least",
 )  # fmt: skip
 _VITAL_COLUMNS: Final = np.array([COLUMN[name] for name in VITALS])
 

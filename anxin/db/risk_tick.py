@@ -138,11 +138,10 @@ class RiskTick:
         """Return the model's alarms that are open or were closed so lately."""
         return await self._rows("episodes", bundle=bundle_seconds)
 
-    async def alarmed(self) -> Ints:
-        """Return who has an open alarm of the body."""
+    async def alarmed(self) -> tuple[Ints, Ints]:
+        """Return who has an open alarm of the body, and the highest priority of those of rules."""
         (row,) = await self._rows("alarmed")
-        residents: Ints = row["resident"]
-        return residents
+        return row["resident"], row["rules"]
 
     async def modes(self) -> list[DictRow]:
         """Return what each model may do, from everywhere to the narrowest place."""

@@ -140,11 +140,17 @@ WHERE kind IN ('early_warning', 'risk_rising', 'unusual')
 ORDER BY resident_id, kind, id DESC
 
 -- name: alarmed
--- Who has an alarm of the body that is not closed: what is usual is not learnt meanwhile.
-SELECT coalesce(array_agg(DISTINCT resident_id), '{}') AS resident
-FROM alarms
-WHERE handling <> 'closed' AND class IN ('physiological', 'emergency') AND condition = 'present'
-  AND resident_id IS NOT NULL
+-- Who has alarms of the body that last, and the highest priority of those of rules (0: none).
+SELECT coalesce(array_agg(resident_id), '{}') AS resident,
+       coalesce(array_agg(rules), '{}') AS rules
+FROM (
+    SELECT resident_id, coalesce(max(priority) FILTER (
+               WHERE kind NOT IN ('early_warning', 'risk_rising', 'unusual')), 0)::bigint AS rules
+    FROM alarms
+    WHERE handling <> 'closed' AND class IN ('physiological', 'emergency')
+      AND condition = 'present' AND resident_id IS NOT NULL
+    GROUP BY resident_id
+) AS open
 
 -- name: modes
 -- What each model may do: everywhere, then place by place, from the widest to the narrowest.
