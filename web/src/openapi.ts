@@ -200,6 +200,22 @@ export interface Login {
 
 export interface Me {
   id: string
+export interface HeldFactor {
+  access_token: string
+  expires_at: string
+  recovery_codes: string[]
+}
+
+export interface Identity {
+  id: string
+  provider: string
+  issuer: string
+  subject: string
+  linked_by: string | null
+  linked_at: string
+  used_at: string | null
+}
+
   username: string
   role: 'admin' | 'supervisor' | 'nurse' | 'family' | 'integrator'
   place_id: string | null
@@ -294,6 +310,11 @@ export interface NewResident {
   sex?: 'female' | 'male' | 'unknown'
   born?: string | null
   care_level?: number | null
+export interface NewIdentity {
+  provider: string
+  subject: string
+}
+
   fall_risk?: boolean
   wander_risk?: boolean
   spo2_scale?: number
@@ -494,6 +515,21 @@ export interface Secret {
 
 export interface SeenAlarm {
   id: string
+export interface Page_Identity {
+  items: Identity[]
+  next: string | null
+}
+
+export interface Page_Observation {
+  items: Observation[]
+  next: string | null
+}
+
+export interface Page_OwnConsent {
+  items: OwnConsent[]
+  next: string | null
+}
+
   resident_id: string | null
   place_id: string | null
   device_id: string | null
@@ -504,6 +540,11 @@ export interface SeenAlarm {
   handling: 'open' | 'acknowledged' | 'on_site' | 'closed'
   outcome: 'real' | 'false' | 'test' | 'unknown' | null
   count: number
+export interface Page_ProviderOffer {
+  items: ProviderOffer[]
+  next: string | null
+}
+
   raised_at: string
   last_at: string
   event_at: string
@@ -605,6 +646,13 @@ export interface SeenIdentity {
 export interface SeenLadder {
   id: string
   place_id: string
+export interface ProviderOffer {
+  name: string
+  zh: string
+  en: string
+  confirms: boolean
+}
+
   priority: 'low' | 'medium' | 'high'
   from_minute: number
   to_minute: number
@@ -775,7 +823,10 @@ export interface Answers {
   'GET /audit': Page_SeenEntry
   'POST /auth/login': Session
   'POST /auth/logout': undefined
-  'POST /auth/step-up': undefined
+  'GET /auth/providers': Page_ProviderOffer
+  'GET /auth/providers/{provider}/callback': undefined
+  'GET /auth/providers/{provider}/login': undefined
+  'POST /auth/step-up': Renewed
   'GET /channels': SeenChannel[]
   'GET /channels/web_push/key': PushKey
   'POST /channels/{channel}/reports/{token}': unknown
@@ -847,3 +898,10 @@ export interface Answers {
   'POST /users': User
   'PATCH /users/{user_id}': User
 }
+  'GET /users/{user_id}/identities': Page_Identity
+  'POST /users/{user_id}/identities': Identity
+  'DELETE /users/{user_id}/identities/{identity_id}': undefined
+  'POST /users/{user_id}/password': OneTimePassword
+  'GET /users/{user_id}/sessions': Page_OwnSession
+  'DELETE /users/{user_id}/sessions': undefined
+  'DELETE /users/{user_id}/totp': undefined

@@ -23,6 +23,7 @@ export const en: Texts = {
     unreachable: 'The platform cannot be reached. Check the network, then try again.',
     failed: 'Login failed ({status}). Try again later, or ask the administrator.',
     expired: 'Your session has ended. Please log in again.',
+    providers: 'Or log in with',
   },
   bar: {
     logout: 'Log out',

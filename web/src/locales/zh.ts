@@ -21,6 +21,7 @@ export const zh = {
     unreachable: '连接不上平台。请检查网络，然后再试一次。',
     failed: '登录没有成功（{status}）。请稍后再试，仍不行请联系管理员。',
     expired: '登录已过期，请重新登录。',
+    providers: '或者用下面的身份登录',
   },
   bar: {
     logout: '退出',
