@@ -21,6 +21,7 @@ from api import (
     enrolments,
     erasures,
     export,
+    family,
     health,
     identities,
     ladders,
@@ -36,6 +37,8 @@ from api import (
     stations,
     stream,
     users,
+    usual,
+    visits,
     vitals,
 )
 from api.edge import Edge, read_origins
@@ -94,7 +97,7 @@ def create_app(
     for module in (
         auth, accounts, providers, places, residents, people, vitals, users, identities, devices,
         enrolments, alarms, quarantine, stream, stations, channels, consents, contacts, erasures,
-        export, reports, roster, ladders, audit, risk,
+        export, reports, roster, ladders, audit, usual, visits, family, risk,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)

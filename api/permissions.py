@@ -21,7 +21,8 @@ Right = Literal[
     "assess", "export", "administer", "access.read", "audit.read",
     "quarantine.read", "users.read", "users.write", "stations.read",
     "contacts.write", "reports.read", "roster.read", "roster.write",
-    "people.read", "people.write", "people.identify", "models.write",
+    "people.read", "people.write", "people.identify",
+    "visits.read", "visits.write", "quiet.choose", "models.write",
 ]  # fmt: skip
 
 FamilyScope = Literal["status", "vitals", "alarms", "events", "location", "video"]
@@ -43,6 +44,8 @@ CONSENT: Final[dict[Right, FamilyScope]] = {
     "events.read": "events",
     "alarms.read": "alarms",
     "access.read": "status",
+    "visits.read": "events",
+    "quiet.choose": "status",
 }
 """The side of a resident that a family user needs consent for, by right."""
 

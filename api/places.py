@@ -1,9 +1,10 @@
 """Places: the tree from district to bed."""
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
+from pydantic import StringConstraints
 
 from anxin.db import places as stored
 from anxin.db.places import Place, PlaceKind
@@ -14,6 +15,8 @@ from api.services import Db
 
 router = APIRouter(prefix="/places", tags=["places"])
 
+Phone = Annotated[str, StringConstraints(pattern=r"^\+?[0-9][0-9 -]{2,24}$")]
+
 
 class NewPlace(Body):
     """A place below `parent_id`; only who sees everything may leave that out."""
@@ -21,6 +24,14 @@ class NewPlace(Body):
     parent_id: Id | None = None
     kind: PlaceKind
     name: Name
+    phone: Phone | None = None
+
+
+class PlaceChange(Body):
+    """Another name, or where relatives may call; null takes the telephone away."""
+
+    name: Name | None = None
+    phone: Phone | None = None
 
 
 @router.get("", response_model=Page[Place])
@@ -51,6 +62,23 @@ async def create_place(
 ) -> Response:
     """Add a place."""
     made = await stored.create_place(
-        database, grant.scope, parent_id=number(body.parent_id), kind=body.kind, name=body.name
+        database,
+        grant.scope,
+        parent_id=number(body.parent_id),
+        kind=body.kind,
+        name=body.name,
+        phone=body.phone,
     )
     return answer(made, HTTPStatus.CREATED)
+
+
+@router.patch("/{place_id}", response_model=Place)
+async def change_place(
+    place_id: Id,
+    body: PlaceChange,
+    grant: Annotated[Grant, may("places.write")],
+    database: Db,
+) -> Response:
+    """Change the name or the telephone of a place."""
+    values: dict[str, Any] = body.model_dump(exclude_unset=True)
+    return answer(await stored.change_place(database, grant.scope, int(place_id), values))

@@ -32,12 +32,13 @@ class Latest:
 class Status:
     """How a resident is, as far as the platform knows.
 
-    `since` is when this state began; `open_alarms` counts alarms that are not closed; `monitoring`
-    is how the devices are being heard.
+    `since` is when this state began, `heard_at` when a device was last heard; `open_alarms` counts
+    alarms that are not closed; `monitoring` is how the devices are being heard.
     """
 
     state: State
     since: datetime | None
+    heard_at: datetime | None
     latest: dict[str, Latest]
     presence: Literal["present", "absent", "unknown"] | None
     open_alarms: int
@@ -69,6 +70,7 @@ def judge(signs: Signs) -> Status:
     return Status(
         state=state,
         since=None if since_s is None else datetime.fromtimestamp(since_s, UTC),
+        heard_at=None if last_s is None else datetime.fromtimestamp(last_s, UTC),
         latest=latest,
         presence=_presence(presence, silent=silent),
         open_alarms=len(signs.alarms),
@@ -85,6 +87,7 @@ def seen_status(status: Status, view: View) -> dict[str, Any]:
     return {
         "state": status.state,
         "since": status.since,
+        "heard_at": status.heard_at,
         "latest": latest,
         "presence": status.presence if view.sees_values else None,
         "open_alarms": status.open_alarms,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from typing import Final
 
 from anxin.db.alarms import alarm
@@ -74,9 +74,18 @@ async def hold(connection: Connection, worker: int) -> bool:
 
 
 async def claim(
-    database: Database, worker: int, *, busy: Collection[int], urgent: bool, limit: int
+    database: Database,
+    worker: int,
+    *,
+    busy: Collection[int],
+    urgent: bool,
+    limit: int,
+    local: time,
 ) -> list[Letter]:
-    """Take up to `limit` deliveries that are due, urgent or calm; `busy` are in hand already."""
+    """Take up to `limit` deliveries that are due, urgent or calm; `busy` are in hand already.
+
+    `local` is the time of the day by which quiet hours hold the calm ones back.
+    """
     rows = await database.fetch(
         blocks("deliveries")["claim"],
         {
@@ -84,11 +93,17 @@ async def claim(
             "busy": list(busy),
             "urgent": urgent,
             "limit": limit,
+            "local": local,
             "claim_seconds": CLAIM_SECONDS,
             "receipt_seconds": RECEIPT_SECONDS,
         },
     )
     return [Letter(**row) for row in rows]
+
+
+async def cancel_unwanted(database: Database) -> int:
+    """Cancel what can wait and goes to relatives who want urgent notices only; return how many."""
+    return await database.execute(blocks("deliveries")["unwanted"])
 
 
 async def still_due(database: Database, worker: int, ids: Sequence[int]) -> set[int]:

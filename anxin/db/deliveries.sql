@@ -6,7 +6,8 @@ SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 
 
 -- name: claim
 -- What is due, urgent or calm, and what a worker that is no more had claimed. A claim itself
--- runs out too: a worker that stands still does not keep a notice.
+-- runs out too: a worker that stands still does not keep a notice. What can wait does so in the
+-- quiet hours of a relative; by then somebody may have taken the alarm. What is urgent never does.
 WITH living AS MATERIALIZED (
     SELECT l.objid::bigint AS worker FROM pg_locks l
     WHERE l.locktype = 'advisory' AND l.classid = 4155023 AND l.granted
@@ -18,6 +19,9 @@ WITH living AS MATERIALIZED (
       AND (d.due_at <= clock_timestamp()
            OR d.claimed_by IS NOT NULL AND d.claimed_by NOT IN (SELECT worker FROM living))
       AND (a.priority = 3 OR a.class IN ('emergency', 'safety')) = %(urgent)s::boolean
+      AND (%(urgent)s::boolean OR NOT is_quiet(coalesce(
+          (SELECT c.user_id FROM contacts c WHERE c.id = d.contact_id), d.user_id),
+          %(local)s::time))
     ORDER BY a.priority DESC, d.due_at, d.id
     LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
 ), claimed AS (
@@ -57,6 +61,17 @@ LEFT JOIN LATERAL (
     WHERE length(q.path) >= coalesce(q.top, length(p.path))
 ) AS here ON true
 ORDER BY a.priority DESC, d.id
+
+-- name: unwanted
+-- What can wait, and is for a relative who wants to hear of what is urgent only.
+UPDATE deliveries d SET state = 'cancelled', deadline_at = NULL, claimed_by = NULL,
+                        error = 'This person wants urgent notices only.'
+FROM alarms a, quiet_hours q, users u
+WHERE d.state = 'pending' AND a.id = d.alarm_id
+  AND NOT (a.priority = 3 OR a.class IN ('emergency', 'safety'))
+  AND q.only_urgent AND u.id = q.user_id AND u.role = 'family'
+  AND q.user_id = coalesce(
+      (SELECT c.user_id FROM contacts c WHERE c.id = d.contact_id), d.user_id)
 
 -- name: still_due
 -- Asked just before a message leaves: somebody may have taken the alarm since the claim.

@@ -1,7 +1,7 @@
 """Places: the tree from district to bed."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from anxin.db.pool import Database, blocks
 from anxin.db.scope import Scope
@@ -12,12 +12,13 @@ PlaceKind = Literal["district", "town", "village", "facility", "home", "room", "
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One place; a root has no parent."""
+    """One place; a root has no parent. Relatives of who lives there or below call `phone`."""
 
     id: str
     parent_id: str | None
     kind: PlaceKind
     name: str
+    phone: str | None
 
 
 async def places(database: Database, scope: Scope, *, after: int, limit: int) -> list[Place]:
@@ -37,12 +38,24 @@ async def place(database: Database, scope: Scope, place_id: int) -> Place:
 
 
 async def create_place(
-    database: Database, scope: Scope, *, parent_id: int | None, kind: PlaceKind, name: str
+    database: Database,
+    scope: Scope,
+    *,
+    parent_id: int | None,
+    kind: PlaceKind,
+    name: str,
+    phone: str | None = None,
 ) -> Place:
     """Add a place below one of the scope (or a root, for who sees everything); raise NotFound."""
     row = await database.fetch_one(
         blocks("places")["create"],
-        {**scope.parameters(), "parent_id": parent_id, "kind": kind, "name": name},
+        {
+            **scope.parameters(),
+            "parent_id": parent_id,
+            "kind": kind,
+            "name": name,
+            "phone": phone,
+        },
     )
     if row is None:
         raise NotFound(
@@ -50,4 +63,20 @@ async def create_place(
             if parent_id is None
             else f"There is no place {parent_id}, or you may not see it."
         )
+    return Place(**row)
+
+
+async def change_place(
+    database: Database, scope: Scope, place_id: int, values: dict[str, Any]
+) -> Place:
+    """Change the given fields of a place; raise NotFound."""
+    row = await database.fetch_one(
+        blocks("places")["change"],
+        {**scope.parameters(), "name": None, "phone": None} | values | {
+            "given": list(values),
+            "id": place_id,
+        },
+    )
+    if row is None:
+        raise NotFound(f"There is no place {place_id}, or you may not see it.")
     return Place(**row)

@@ -118,6 +118,8 @@ class Delivery:
         await self._show_life()
         await deliveries.bridge_receipts(self._database)
         await deliveries.try_next_ways(self._database)
+        await deliveries.cancel_unwanted(self._database)
+        local = datetime.now(self._zone).time()
         taken = 0
         self._more = False
         for urgent, most in ((True, MOST_URGENT), (False, MOST_CALM)):
@@ -132,6 +134,7 @@ class Delivery:
                 busy=[letter.id for hand in self._hands.values() for letter in hand],
                 urgent=urgent,
                 limit=limit,
+                local=local,
             )
             self._more |= urgent and len(letters) == limit
             for together in self._shaped(letters):

@@ -15,6 +15,7 @@ OPEN: Final = "(nobody needs a session)"
 CONSENT: Final = {
     "residents.read": "status", "status.read": "status", "access.read": "status",
     "vitals.read": "vitals", "events.read": "events", "alarms.read": "alarms",
+    "visits.read": "events",
 }  # fmt: skip
 """What a relative needs a consent to, to use a right at all."""
 
@@ -63,6 +64,9 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("POST", "/auth/step-up"): Rule(
         SESSION, body={"password": "a good password"}, renews_session=True),
     ("GET", "/me"): Rule(SESSION),
+    ("GET", "/me/consents"): Rule(SESSION),
+    ("GET", "/me/quiet-hours"): Rule("quiet.choose"),
+    ("PUT", "/me/quiet-hours"): Rule("quiet.choose", body={"from": "22:00", "until": "06:30"}),
     ("GET", "/me/sessions"): Rule(SESSION, rows="session"),
     ("DELETE", "/me/sessions"): Rule(SESSION, done=204),
     ("DELETE", "/me/sessions/{session_id}"): Rule(SESSION, "session", done=204, private=True),
@@ -77,6 +81,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
         "places.write", "place", {"parent_id": "{place_id}", "kind": "room", "name": "1"},
         done=201),
     ("GET", "/places/{place_id}"): Rule("places.read", "place"),
+    ("PATCH", "/places/{place_id}"): Rule("places.write", "place", {"phone": "023-4980 0000"}),
     ("GET", "/residents"): Rule("residents.read", rows="resident"),
     ("POST", "/residents"): Rule(
         "residents.write", "place", {"name": "x", "place_id": "{place_id}"}, done=201),
@@ -90,6 +95,13 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("GET", "/residents/{resident_id}/observations"): Rule("assess", "resident", rows="own"),
     ("POST", "/residents/{resident_id}/observations"): Rule(
         "assess", "resident", {"consciousness": "A", "oxygen": False}, done=201),
+    ("GET", "/residents/{resident_id}/usual"): Rule("vitals.read", "resident"),
+    ("GET", "/residents/{resident_id}/station"): Rule("residents.read", "resident"),
+    ("GET", "/residents/{resident_id}/visits"): Rule("visits.read", "resident", rows="own"),
+    ("POST", "/residents/{resident_id}/visits"): Rule(
+        "visits.write", "resident", {"kind": "bath", "at": LATER}, done=201),
+    ("DELETE", "/residents/{resident_id}/visits/{visit_id}"): Rule(
+        "visits.write", "visit", done=204),
     ("GET", "/residents/{resident_id}/family"): Rule("family.write", "resident", rows="own"),
     ("POST", "/residents/{resident_id}/family"): Rule(
         "family.write", "resident", {"user_id": "{kin}", "scopes": ["status"]}, done=201),
@@ -151,6 +163,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("GET", "/alarms"): Rule("alarms.read", rows="alarm"),
     ("GET", "/alarms/{alarm_id}"): Rule("alarms.read", "alarm"),
     ("GET", "/alarms/{alarm_id}/timeline"): Rule("timeline.read", "alarm", rows="own"),
+    ("GET", "/alarms/{alarm_id}/answers"): Rule("alarms.read", "alarm", rows="own"),
     ("GET", "/alarms/{alarm_id}/deliveries"): Rule("timeline.read", "alarm", rows="own"),
     ("POST", "/alarms/{alarm_id}/acknowledge"): Rule("alarms.acknowledge", "alarm"),
     ("POST", "/alarms/{alarm_id}/arrive"): Rule("alarms.acknowledge", "alarm"),

@@ -19,7 +19,7 @@ REQUEST_FUNCTIONS = {
     "device_stands_under", "device_is_with", "sees_resident", "sees_device", "sees_event",
     "sees_alarm", "manages_user",
     "count_series", "series_of_readings", "series_of_minutes", "series_of_hours",
-    "exported_readings", "access_to", "alarm_object",
+    "exported_readings", "access_to", "alarm_object", "station_of", "answers_to", "nights_of",
 }  # fmt: skip
 """Functions that look past the policies and that a request may call; tests try what each shows."""
 

@@ -94,6 +94,10 @@ INSERT INTO alarms (subject, resident_id, kind, class, priority, raised_at, last
                     handling, outcome, closed_at)
     SELECT 'r' || id, id, 'early_warning', 'physiological', 2, now(), now(), now(), 'closed', 'real',
            now() FROM residents;
+UPDATE places SET phone = '110';
+INSERT INTO visits (resident_id, kind, at, recorded_by)
+    SELECT r.id, 'bath', now(), u.id FROM residents r CROSS JOIN users u;
+INSERT INTO quiet_hours (user_id, from_, until_) SELECT id, '22:00', '06:30' FROM users;
 INSERT INTO login_attempts (username, address) VALUES ('somebody', '127.0.0.1');
 INSERT INTO tickets (token_hash, session_hash, expires_at)
     SELECT sha256(token_hash), token_hash, now() + interval '1 minute' FROM sessions;
@@ -411,7 +415,11 @@ VISIBLE: dict[str, Callable[[Viewer, Row], bool]] = {
     "person_keys": _person("people.read"),
     "identities": _person("people.read"),
     "relatives": _person("people.read"),
-    "consents": _person("family.write"),
+    "consents": lambda v, r: _person("family.write")(v, r) or (
+        v.role == "family" and r["user_id"] == v.id
+    ),
+    "visits": lambda v, r: v.may("visits.read") and v.sees(r["resident_id"], "events"),
+    "quiet_hours": lambda v, r: v.may("quiet.choose") and r["user_id"] == v.id,
     "erasures": lambda v, r: v.may("administer") and v.under(r["place_id"]),
     "audit": lambda v, r: v.reads_audit(r),
     "audit_waiting": lambda v, r: v.reads_audit(r),
@@ -455,6 +463,8 @@ WRITABLE: dict[str, Callable[[Viewer, Row], bool]] = {
     "identities": _person("people.write"),
     "relatives": _person("people.write"),
     "consents": _person("family.write"),
+    "visits": lambda v, r: v.may("visits.write") and v.sees(r["resident_id"], "events"),
+    "quiet_hours": VISIBLE["quiet_hours"],
     "erasures": lambda v, r: v.may("administer") and v.under(r["place_id"]),
     "second_factors": lambda v, r: v.manages(r["user_id"]),
     "outside_identities": VISIBLE["outside_identities"],
@@ -465,6 +475,8 @@ WRITABLE: dict[str, Callable[[Viewer, Row], bool]] = {
 """Whether somebody may add, change or remove a row, or one like it."""
 
 CHANGES = {
+    "places": "phone = '112'",
+    "quiet_hours": "only_urgent = true",
     "residents": "note = 'x'",
     "users": "disabled_at = now()",
     "assignments": "during = tstzrange('2020-01-01', '2020-01-02')",
@@ -628,7 +640,7 @@ def _beyond(
         yield f"{viewer.name}: {statement!r} reaches {len(wrong)} rows beyond ({wrong[:3]})"
 
 
-_BY_USER = ("sessions", "second_factors")
+_BY_USER = ("sessions", "second_factors", "quiet_hours")
 
 
 def wrong_additions(

@@ -397,6 +397,51 @@ async def test_calm_notices_gather_when_a_robots_minute_is_full_and_urgent_ones_
     assert set(house.states()) == {"sent"}
 
 
+async def test_quiet_hours_of_a_relative_hold_what_can_wait_and_nothing_else(
+    house: House, dsn: str, stub: Provider
+) -> None:
+    around_now = "(now() AT TIME ZONE 'Asia/Shanghai')::time"
+    daughter = house._id(
+        "INSERT INTO users (username, password_hash, role) VALUES ('d', '-', 'family') {}", {}
+    )
+    for user, name in ((daughter, "daughter"), (house.nurse, "nurse")):
+        way = house._id(
+            "INSERT INTO contacts (user_id, channel, address)"
+            " VALUES (%(user)s, 'webhook', %(to)s) {}",
+            {"user": user, "to": f"{stub.address}/{name}"},
+        )
+        # The nurse's own choice counts for nothing: who is on duty is called.
+        house.db.execute(
+            "INSERT INTO quiet_hours (user_id, from_, until_) VALUES (%s,"
+            f" {around_now} - interval '1 hour', {around_now} + interval '1 hour')".encode(),
+            [user],
+        )
+        for kind, class_, priority in (
+            ("sos", "emergency", 3), ("water_leak", "safety", 2),
+            ("bed_exit_long", "behavioural", 2),
+        ):  # fmt: skip
+            house.delivery(house.alarm(kind, class_, priority), way)
+    async with working(dsn) as delivery:
+        await once(delivery)
+        assert house.states() == ["sent", "sent", "pending", "sent", "sent", "sent"]
+        await once(delivery)
+        assert house.states()[2] == "pending"
+        # When they are over it goes out.
+        house.db.execute(
+            f"UPDATE quiet_hours SET from_ = {around_now} + interval '30 minutes',"
+            f" until_ = {around_now} + interval '40 minutes'".encode()
+        )
+        await once(delivery)
+        assert house.states() == ["sent"] * 6
+        # Who wants to hear of what is urgent only is not told of the rest, day or night.
+        house.db.execute(b"UPDATE quiet_hours SET only_urgent = true, from_ = NULL, until_ = NULL")
+        way = house.value("SELECT id FROM contacts WHERE user_id = %s", daughter)
+        house.delivery(house.alarm("no_activity", "behavioural", 2), way)
+        house.delivery(house.alarm("fall", "emergency", 3), way)
+        await once(delivery)
+    assert house.states()[-2:] == ["cancelled", "sent"]
+
+
 async def test_a_dead_way_is_shown_alarmed_once_and_recovers(
     house: House, stub: Provider, dsn: str
 ) -> None:

@@ -13,9 +13,27 @@ export interface Access {
   en: string
 }
 
+export interface Answer {
+  at: string
+  change: string
+  role: string | null
+}
+
 export interface AnsweringReport {
   items: SeenAnswering[]
   next: null
+}
+
+export interface Band {
+  low: number
+  median: number
+  high: number
+}
+
+export interface BegunFactor {
+  secret: string
+  uri: string
+  qr: string
 }
 
 export interface CareEvent {
@@ -52,7 +70,8 @@ export interface Command {
 }
 
 export interface Confirmation {
-  password: string
+  password?: string | null
+  totp?: string | null
 }
 
 export interface Consent {
@@ -171,10 +190,30 @@ export interface FieldError {
   detail: string
 }
 
+export interface FirstCode {
+  code: string
+}
+
 export interface Found {
   id: string
   name: string
   whose: 'resident' | 'relative'
+}
+
+export interface HeldFactor {
+  access_token: string
+  expires_at: string
+  recovery_codes: string[]
+}
+
+export interface Identity {
+  id: string
+  provider: string
+  issuer: string
+  subject: string
+  linked_by: string | null
+  linked_at: string
+  used_at: string | null
 }
 
 export interface IdentityChange {
@@ -196,32 +235,32 @@ export interface Latest {
 export interface Login {
   username: string
   password: string
+  totp?: string | null
 }
 
 export interface Me {
   id: string
-export interface HeldFactor {
-  access_token: string
-  expires_at: string
-  recovery_codes: string[]
-}
-
-export interface Identity {
-  id: string
-  provider: string
-  issuer: string
-  subject: string
-  linked_by: string | null
-  linked_at: string
-  used_at: string | null
-}
-
   username: string
   role: 'admin' | 'supervisor' | 'nurse' | 'family' | 'integrator'
   place_id: string | null
   expires_at: string
   family: Record<string, string[]>
   rights: string[]
+  second_factor: boolean
+  limited: 'password' | 'second-factor' | null
+}
+
+export interface Measured {
+  today: number | null
+  usual: Band | null
+  days: number
+  hours: OfHour[]
+}
+
+export interface ModeChange {
+  mode: 'shadow' | 'alarming' | 'off'
+  place_id?: string | null
+  why: string
 }
 
 export interface NewAssignment {
@@ -271,6 +310,11 @@ export interface NewEnrolment {
   device_id?: string | null
 }
 
+export interface NewIdentity {
+  provider: string
+  subject: string
+}
+
 export interface NewLadder {
   place_id: string
   priority: 'low' | 'medium' | 'high'
@@ -290,10 +334,31 @@ export interface NewLink {
   scopes: ('status' | 'vitals' | 'alarms' | 'events' | 'location' | 'video')[]
 }
 
+export interface NewObservation {
+  at?: string | null
+  corrects?: string | null
+  withdrawn?: boolean
+  consciousness?: 'A' | 'C' | 'V' | 'P' | 'U' | null
+  oxygen?: boolean | null
+  hr?: number | null
+  rr?: number | null
+  spo2?: number | null
+  temp?: number | null
+  sbp?: number | null
+  dbp?: number | null
+}
+
+export interface NewPassword {
+  password: string
+  new: string
+  totp?: string | null
+}
+
 export interface NewPlace {
   parent_id?: string | null
   kind: 'district' | 'town' | 'village' | 'facility' | 'home' | 'room' | 'bed'
   name: string
+  phone?: string | null
 }
 
 export interface NewRelative {
@@ -310,11 +375,6 @@ export interface NewResident {
   sex?: 'female' | 'male' | 'unknown'
   born?: string | null
   care_level?: number | null
-export interface NewIdentity {
-  provider: string
-  subject: string
-}
-
   fall_risk?: boolean
   wander_risk?: boolean
   spo2_scale?: number
@@ -328,8 +388,71 @@ export interface NewUser {
   place_id?: string | null
 }
 
+export interface NewVisit {
+  kind: 'visit' | 'meal' | 'bath' | 'medical' | 'cleaning' | 'rehabilitation' | 'errand' | 'other'
+  at: string
+  minutes?: number | null
+  note?: string
+}
+
+export interface Night {
+  date: string
+  in_bed_at: string | null
+  up_at: string | null
+  minutes_in_bed: number
+  exits: number
+}
+
+export interface Nights {
+  last: Night | null
+  usual: UsualNight | null
+}
+
 export interface Note {
   text: string
+}
+
+export interface Observation {
+  id: string
+  at: string
+  recorded_at: string
+  by: string | null
+  corrects: string | null
+  corrected_by: string | null
+  withdrawn: boolean
+  consciousness: 'A' | 'C' | 'V' | 'P' | 'U' | null
+  oxygen: boolean | null
+  hr: number | null
+  rr: number | null
+  spo2: number | null
+  temp: number | null
+  sbp: number | null
+  dbp: number | null
+}
+
+export interface OfHour {
+  hour: number
+  low: number
+  median: number
+  high: number
+  days: number
+}
+
+export interface OneTimePassword {
+  password: string
+  expires_at: string
+}
+
+export interface OwnConsent {
+  resident_id: string
+  scopes: string[]
+  given_by: 'elder' | 'guardian' | 'unstated'
+  relation: string | null
+  how: 'paper' | 'in_person' | 'app' | 'unstated'
+  given_at: string
+  until_at: string | null
+  withdrawn_at: string | null
+  in_force: boolean
 }
 
 export interface OwnSession {
@@ -344,6 +467,11 @@ export interface OwnSession {
 
 export interface Page_Access {
   items: Access[]
+  next: string | null
+}
+
+export interface Page_Answer {
+  items: Answer[]
   next: string | null
 }
 
@@ -387,6 +515,21 @@ export interface Page_Found {
   next: string | null
 }
 
+export interface Page_Identity {
+  items: Identity[]
+  next: string | null
+}
+
+export interface Page_Observation {
+  items: Observation[]
+  next: string | null
+}
+
+export interface Page_OwnConsent {
+  items: OwnConsent[]
+  next: string | null
+}
+
 export interface Page_OwnSession {
   items: OwnSession[]
   next: string | null
@@ -394,6 +537,11 @@ export interface Page_OwnSession {
 
 export interface Page_Place {
   items: Place[]
+  next: string | null
+}
+
+export interface Page_ProviderOffer {
+  items: ProviderOffer[]
   next: string | null
 }
 
@@ -419,6 +567,16 @@ export interface Page_SeenEntry {
 
 export interface Page_SeenLadder {
   items: SeenLadder[]
+  next: string | null
+}
+
+export interface Page_SeenLine {
+  items: SeenLine[]
+  next: string | null
+}
+
+export interface Page_SeenModel {
+  items: SeenModel[]
   next: string | null
 }
 
@@ -462,11 +620,22 @@ export interface Page_User {
   next: string | null
 }
 
+export interface Page_Visit {
+  items: Visit[]
+  next: string | null
+}
+
 export interface Place {
   id: string
   parent_id: string | null
   kind: 'district' | 'town' | 'village' | 'facility' | 'home' | 'room' | 'bed'
   name: string
+  phone: string | null
+}
+
+export interface PlaceChange {
+  name?: string | null
+  phone?: string | null
 }
 
 export interface Problem {
@@ -477,8 +646,21 @@ export interface Problem {
   errors?: FieldError[] | null
 }
 
+export interface ProviderOffer {
+  name: string
+  zh: string
+  en: string
+  confirms: boolean
+}
+
 export interface PushKey {
   key: string | null
+}
+
+export interface Quiet {
+  from?: string | null
+  until?: string | null
+  only_urgent?: boolean
 }
 
 export interface Redemption {
@@ -488,6 +670,11 @@ export interface Redemption {
 
 export interface Renewal {
   overlap_seconds?: number
+}
+
+export interface Renewed {
+  access_token: string
+  expires_at: string
 }
 
 export interface ResidentChange {
@@ -503,6 +690,26 @@ export interface ResidentChange {
   note?: string | null
 }
 
+export interface Risk {
+  resident_id: string
+  at: string | null
+  data_at: string | null
+  stale: boolean
+  score: number | null
+  possible_min: number | null
+  possible_max: number | null
+  complete: boolean | null
+  band: 'low' | 'low-medium' | 'medium' | 'high' | null
+  deterioration: number | null
+  novelty: number | null
+  priority: 'low' | 'medium' | 'high' | null
+  model: string | null
+  sentence: Record<string, string> | null
+  explanation: Record<string, unknown> | null
+  usual: Record<string, unknown>
+  modes: Record<string, 'shadow' | 'alarming' | 'off'>
+}
+
 export interface Search {
   id_card?: string | null
   phone?: string | null
@@ -515,21 +722,6 @@ export interface Secret {
 
 export interface SeenAlarm {
   id: string
-export interface Page_Identity {
-  items: Identity[]
-  next: string | null
-}
-
-export interface Page_Observation {
-  items: Observation[]
-  next: string | null
-}
-
-export interface Page_OwnConsent {
-  items: OwnConsent[]
-  next: string | null
-}
-
   resident_id: string | null
   place_id: string | null
   device_id: string | null
@@ -540,11 +732,6 @@ export interface Page_OwnConsent {
   handling: 'open' | 'acknowledged' | 'on_site' | 'closed'
   outcome: 'real' | 'false' | 'test' | 'unknown' | null
   count: number
-export interface Page_ProviderOffer {
-  items: ProviderOffer[]
-  next: string | null
-}
-
   raised_at: string
   last_at: string
   event_at: string
@@ -646,18 +833,61 @@ export interface SeenIdentity {
 export interface SeenLadder {
   id: string
   place_id: string
-export interface ProviderOffer {
-  name: string
-  zh: string
-  en: string
-  confirms: boolean
-}
-
   priority: 'low' | 'medium' | 'high'
   from_minute: number
   to_minute: number
   lease_seconds: number
   steps: LadderStep[]
+}
+
+export interface SeenLine {
+  at: string
+  score: number
+  possible_min: number
+  possible_max: number
+  complete: boolean
+  band: 'low' | 'low-medium' | 'medium' | 'high'
+  deterioration: number | null
+  novelty: number | null
+  priority: 'low' | 'medium' | 'high' | null
+  model: string
+}
+
+export interface SeenMode {
+  place_id: string | null
+  mode: 'shadow' | 'alarming' | 'off'
+  since: string
+  why: string
+  by: string | null
+}
+
+export interface SeenModel {
+  model: 'news2' | 'deterioration' | 'novelty' | 'rhythm'
+  kind: string
+  version: string
+  at: string | null
+  fault: string | null
+  drift: Record<string, unknown> | null
+  card: Record<string, unknown> | null
+  modes: SeenMode[]
+  days: number
+  stations: SeenRate[]
+}
+
+export interface SeenQuiet {
+  from: string | null
+  until: string | null
+  only_urgent: boolean
+}
+
+export interface SeenRate {
+  place_id: string
+  residents: number
+  alarms: number
+  real: number
+  false: number
+  predicted: number | null
+  achieved: number
 }
 
 export interface SeenRejected {
@@ -722,6 +952,7 @@ export interface Session {
   token_type: string
   expires_at: string
   user: User
+  limited: 'password' | 'second-factor' | null
 }
 
 export interface Shift {
@@ -742,9 +973,15 @@ export interface Snooze {
   until: string
 }
 
+export interface Station {
+  name: string | null
+  phone: string | null
+}
+
 export interface Status {
   state: 'well' | 'attention' | 'emergency' | 'unknown'
   since: string | null
+  heard_at: string | null
   latest: Record<string, Latest>
   presence: 'present' | 'absent' | 'unknown' | null
   open_alarms: number
@@ -800,6 +1037,20 @@ export interface UserChange {
   disabled?: boolean | null
 }
 
+export interface Usual {
+  until: string
+  metrics: Record<string, Measured>
+  nights: Nights
+}
+
+export interface UsualNight {
+  nights: number
+  minutes_in_bed: number
+  exits: number
+  in_bed_minute: number | null
+  up_minute: number | null
+}
+
 export interface Verdict {
   place_id: string | null
   priority: 'low' | 'medium' | 'high'
@@ -810,10 +1061,21 @@ export interface Verdict {
   faults: Fault[]
 }
 
+export interface Visit {
+  id: string
+  resident_id: string
+  kind: 'visit' | 'meal' | 'bath' | 'medical' | 'cleaning' | 'rehabilitation' | 'errand' | 'other'
+  at: string
+  minutes: number | null
+  note: string
+  recorded_at: string
+}
+
 export interface Answers {
   'GET /alarms': Page_SeenAlarm
   'GET /alarms/{alarm_id}': SeenAlarm
   'POST /alarms/{alarm_id}/acknowledge': SeenAlarm
+  'GET /alarms/{alarm_id}/answers': Page_Answer
   'POST /alarms/{alarm_id}/arrive': SeenAlarm
   'POST /alarms/{alarm_id}/close': SeenAlarm
   'GET /alarms/{alarm_id}/deliveries': Page_SeenDelivery
@@ -856,13 +1118,23 @@ export interface Answers {
   'GET /ladders/verdict': Verdict[]
   'DELETE /ladders/{ladder_id}': undefined
   'GET /me': Me
+  'GET /me/consents': Page_OwnConsent
+  'POST /me/password': Renewed
+  'GET /me/quiet-hours': SeenQuiet
+  'PUT /me/quiet-hours': SeenQuiet
   'GET /me/sessions': Page_OwnSession
   'DELETE /me/sessions': undefined
   'DELETE /me/sessions/{session_id}': undefined
+  'POST /me/totp': BegunFactor
+  'DELETE /me/totp': undefined
+  'POST /me/totp/confirm': HeldFactor
+  'GET /models': Page_SeenModel
+  'PUT /models/{model_id}/mode': SeenMode
   'POST /people/search': Page_Found
   'GET /places': Page_Place
   'POST /places': Place
   'GET /places/{place_id}': Place
+  'PATCH /places/{place_id}': Place
   'GET /quarantine': Page_SeenRejected
   'GET /quarantine/{rejected_id}': SeenRejected
   'GET /reports/answering': AnsweringReport
@@ -883,10 +1155,19 @@ export interface Answers {
   'GET /residents/{resident_id}/identity': SeenIdentity
   'PUT /residents/{resident_id}/identity': SeenIdentity
   'POST /residents/{resident_id}/identity/reveal': Disclosure
+  'GET /residents/{resident_id}/observations': Page_Observation
+  'POST /residents/{resident_id}/observations': Observation
   'GET /residents/{resident_id}/relatives': Page_SeenRelative
   'POST /residents/{resident_id}/relatives': SeenRelative
   'DELETE /residents/{resident_id}/relatives/{relative_id}': undefined
+  'GET /residents/{resident_id}/risk': Risk
+  'GET /residents/{resident_id}/risk/history': Page_SeenLine
+  'GET /residents/{resident_id}/station': Station
   'GET /residents/{resident_id}/status': Status
+  'GET /residents/{resident_id}/usual': Usual
+  'GET /residents/{resident_id}/visits': Page_Visit
+  'POST /residents/{resident_id}/visits': Visit
+  'DELETE /residents/{resident_id}/visits/{visit_id}': undefined
   'GET /residents/{resident_id}/vitals': Record<string, number[][]>
   'GET /self-tests': Page_SeenSelfTest
   'GET /shifts': Page_StoredShift
@@ -897,7 +1178,6 @@ export interface Answers {
   'GET /users': Page_User
   'POST /users': User
   'PATCH /users/{user_id}': User
-}
   'GET /users/{user_id}/identities': Page_Identity
   'POST /users/{user_id}/identities': Identity
   'DELETE /users/{user_id}/identities/{identity_id}': undefined
@@ -905,3 +1185,4 @@ export interface Answers {
   'GET /users/{user_id}/sessions': Page_OwnSession
   'DELETE /users/{user_id}/sessions': undefined
   'DELETE /users/{user_id}/totp': undefined
+}
