@@ -24,6 +24,20 @@ export interface AnsweringReport {
   next: null
 }
 
+export interface Applied {
+  id: string
+  kind: 'residents' | 'devices'
+  name: string
+  place_id: string | null
+  created_at: string
+  expires_at: string
+  columns: SeenHeading[]
+  counts: Record<string, number>
+  done: number
+  applied_at: string | null
+  secrets: NewSecret[]
+}
+
 export interface Band {
   low: number
   median: number
@@ -43,6 +57,10 @@ export interface CareEvent {
   ts: string
   received_at: string
   detail: Record<string, unknown> | null
+}
+
+export interface Changed {
+  changed: number
 }
 
 export interface Close {
@@ -200,6 +218,11 @@ export interface Found {
   whose: 'resident' | 'relative'
 }
 
+export interface HealthReport {
+  items: SeenHealth[]
+  next: null
+}
+
 export interface HeldFactor {
   access_token: string
   expires_at: string
@@ -232,6 +255,13 @@ export interface Latest {
   at: string
 }
 
+export interface LimitTemplate {
+  id: string
+  place_id: string | null
+  name: string
+  limits: Record<string, number>
+}
+
 export interface Login {
   username: string
   password: string
@@ -255,6 +285,12 @@ export interface Measured {
   usual: Band | null
   days: number
   hours: OfHour[]
+}
+
+export interface Mending {
+  cells?: Record<string, Record<string, string>>
+  left_out?: number[]
+  put_back?: number[]
 }
 
 export interface ModeChange {
@@ -379,6 +415,17 @@ export interface NewResident {
   wander_risk?: boolean
   spo2_scale?: number
   note?: string
+}
+
+export interface NewSecret {
+  id: string
+  secret: string
+}
+
+export interface NewTemplate {
+  name: string
+  place_id?: string | null
+  limits: Record<string, number>
 }
 
 export interface NewUser {
@@ -520,6 +567,11 @@ export interface Page_Identity {
   next: string | null
 }
 
+export interface Page_LimitTemplate {
+  items: LimitTemplate[]
+  next: string | null
+}
+
 export interface Page_Observation {
   items: Observation[]
   next: string | null
@@ -550,6 +602,11 @@ export interface Page_SeenAlarm {
   next: string | null
 }
 
+export interface Page_SeenBackup {
+  items: SeenBackup[]
+  next: string | null
+}
+
 export interface Page_SeenContact {
   items: SeenContact[]
   next: string | null
@@ -562,6 +619,11 @@ export interface Page_SeenDelivery {
 
 export interface Page_SeenEntry {
   items: SeenEntry[]
+  next: string | null
+}
+
+export interface Page_SeenImport {
+  items: SeenImport[]
   next: string | null
 }
 
@@ -592,6 +654,11 @@ export interface Page_SeenRelative {
 
 export interface Page_SeenResident {
   items: SeenResident[]
+  next: string | null
+}
+
+export interface Page_SeenRow {
+  items: SeenRow[]
   next: string | null
 }
 
@@ -764,6 +831,18 @@ export interface SeenAnswering {
   burden_line: string
 }
 
+export interface SeenBackup {
+  id: string
+  made_at: string
+  file: string
+  bytes: number
+  rows: number
+  tables: number
+  encrypted: boolean
+  version: string
+  verified_at: string
+}
+
 export interface SeenChannel {
   name: string
   receipts: ('sent' | 'delivered' | 'displayed')[]
@@ -824,10 +903,50 @@ export interface SeenEntry {
   place: number | null
 }
 
+export interface SeenFault {
+  field: string
+  zh: string
+  en: string
+}
+
+export interface SeenHeading {
+  text: string
+  field: string | null
+}
+
+export interface SeenHealth {
+  place_id: string | null
+  station: string | null
+  devices: number
+  assigned: number
+  online: number
+  silent: number
+  never_heard: number
+  sensor_error: number
+  battery_low: number
+  battery_critical: number
+  battery_unknown: number
+  quarantined: number
+  firmware: Record<string, Record<string, number>>
+}
+
 export interface SeenIdentity {
   id_card: string | null
   phone: string | null
   differs: ('born' | 'sex')[]
+}
+
+export interface SeenImport {
+  id: string
+  kind: 'residents' | 'devices'
+  name: string
+  place_id: string | null
+  created_at: string
+  expires_at: string
+  columns: SeenHeading[]
+  counts: Record<string, number>
+  done: number
+  applied_at: string | null
 }
 
 export interface SeenLadder {
@@ -838,6 +957,13 @@ export interface SeenLadder {
   to_minute: number
   lease_seconds: number
   steps: LadderStep[]
+}
+
+export interface SeenLimit {
+  default: number
+  low: number
+  high: number
+  unit: string
 }
 
 export interface SeenLine {
@@ -925,6 +1051,17 @@ export interface SeenResident {
   created_at?: string | null
 }
 
+export interface SeenRow {
+  number: number
+  cells: Record<string, string>
+  action: 'create' | 'change' | 'same' | 'fault' | 'left_out'
+  resident_id: string | null
+  device_id: string | null
+  changes: string[]
+  faults: SeenFault[]
+  hints: SeenFault[]
+}
+
 export interface SeenSelfTest {
   id: string
   place_id: string
@@ -998,6 +1135,11 @@ export interface StoredShift {
   ends_at: string | null
   stands_in_for: string | null
   note: string
+}
+
+export interface Target {
+  resident_ids?: string[] | null
+  place_id?: string | null
 }
 
 export interface Ticket {
@@ -1089,6 +1231,7 @@ export interface Answers {
   'GET /auth/providers/{provider}/callback': undefined
   'GET /auth/providers/{provider}/login': undefined
   'POST /auth/step-up': Renewed
+  'GET /backups': Page_SeenBackup
   'GET /channels': SeenChannel[]
   'GET /channels/web_push/key': PushKey
   'POST /channels/{channel}/reports/{token}': unknown
@@ -1113,10 +1256,25 @@ export interface Answers {
   'GET /erasures': Page_Erasure
   'POST /erasures/{erasure_id}/approve': Erasure
   'POST /erasures/{erasure_id}/refuse': Erasure
+  'GET /exports/{kind}': undefined
+  'GET /exports/{kind}/template': undefined
+  'GET /imports': Page_SeenImport
+  'POST /imports': SeenImport
+  'GET /imports/{import_id}': SeenImport
+  'DELETE /imports/{import_id}': undefined
+  'POST /imports/{import_id}/apply': Applied
+  'POST /imports/{import_id}/mend': SeenImport
+  'GET /imports/{import_id}/rows': Page_SeenRow
   'GET /ladders': Page_SeenLadder
   'PUT /ladders': SeenLadder
   'GET /ladders/verdict': Verdict[]
+  'POST /ladders/verdict': Fault[]
   'DELETE /ladders/{ladder_id}': undefined
+  'GET /limit-templates': Page_LimitTemplate
+  'POST /limit-templates': LimitTemplate
+  'DELETE /limit-templates/{template_id}': undefined
+  'POST /limit-templates/{template_id}/apply': Changed
+  'GET /limits': Record<string, SeenLimit>
   'GET /me': Me
   'GET /me/consents': Page_OwnConsent
   'POST /me/password': Renewed
@@ -1138,6 +1296,7 @@ export interface Answers {
   'GET /quarantine': Page_SeenRejected
   'GET /quarantine/{rejected_id}': SeenRejected
   'GET /reports/answering': AnsweringReport
+  'GET /reports/devices': HealthReport
   'GET /residents': Page_SeenResident
   'POST /residents': SeenResident
   'GET /residents/{resident_id}': SeenResident
