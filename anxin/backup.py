@@ -5,6 +5,7 @@ rows are counted and fingerprinted, so that `anxin restore` can show that nothin
 """
 
 import argparse
+import asyncio
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from anxin import archive
 from anxin.config import Settings
 from anxin.db import dump
+from anxin.db.backups import note_backup
 from anxin.embedded import EmbeddedPostgres, binaries_directory, leashed
 from anxin.errors import AnxinError, SettingError
 
@@ -68,10 +70,29 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     with ExitStack() as resources:
         dsn = settings.database or _wake(Path(settings.data_dir), settings, resources)
         manifest = back_up(dsn, file, made_at, passphrase, args.with_keys)
-    verify(file, passphrase)
-    rows = sum(table.rows for table in manifest.tables.values())
+        verify(file, passphrase)
+        rows = sum(table.rows for table in manifest.tables.values())
+        _note(dsn, file, manifest, rows, encrypted=bool(passphrase))
     print(f"{file}: {rows} rows of {len(manifest.tables)} tables, {file.stat().st_size} bytes")
     return 0
+
+
+def _note(dsn: str, file: Path, manifest: archive.Manifest, rows: int, *, encrypted: bool) -> None:
+    """Tell the platform of a backup that is whole, so that its pages can say how old it is."""
+    noted = {
+        "made_at": manifest.made_at,
+        "file": file.name,
+        "bytes": file.stat().st_size,
+        "rows": rows,
+        "tables": len(manifest.tables),
+        "encrypted": encrypted,
+        "version": manifest.anxin,
+        "verified_at": datetime.now(UTC),
+    }
+    try:
+        asyncio.run(note_backup(dsn, noted))
+    except AnxinError as error:
+        print(f"The backup is whole; that it was made is not noted: {error}", file=sys.stderr)
 
 
 def back_up(

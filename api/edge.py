@@ -20,6 +20,9 @@ MOST_BODY: Final = 1024 * 1024
 SMALL_BODY: Final = 8 * 1024
 SMALL: Final = (f"{BASE}auth/", f"{BASE}enrol", f"{BASE}me/", f"{BASE}stream/")
 """Below these paths a body is small: much of it is asked before anybody is known."""
+LARGE_BODY: Final = 12 * 1024 * 1024
+LARGE: Final = f"{BASE}imports"
+"""A list of many people, as base64; the route reads it once it knows who sends it."""
 BODY_S: Final = 20.0
 """So long a whole body may take."""
 _CONTENT: Final = (
@@ -191,6 +194,8 @@ def read_origins(text: str) -> frozenset[str]:
 
 
 def _most(path: str) -> int:
+    if path == LARGE:
+        return LARGE_BODY
     return SMALL_BODY if path.startswith(SMALL) or not path.startswith(BASE) else MOST_BODY
 
 

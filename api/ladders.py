@@ -92,12 +92,26 @@ async def judge_ladders(
     return answer([_judged(ladder, faults) for ladder, faults in found])
 
 
+@router.post("/verdict", response_model=list[Fault])
+async def judge_draft(
+    body: NewLadder, grant: Annotated[Grant, may("roster.read")], database: Db
+) -> Response:
+    """Return what is wrong with a ladder as it is written, without storing it."""
+    found = await stored.faults_of(database, grant.scope, _ladder(body), now=datetime.now(UTC))
+    return answer(found)
+
+
 @router.put("", response_model=SeenLadder)
 async def put_ladder(
     body: NewLadder, grant: Annotated[Grant, may("roster.write")], database: Db
 ) -> Response:
     """Set the ladder of a place; refused, with the reasons, when a step reaches nobody."""
-    ladder = Ladder(
+    made = await stored.put_ladder(database, grant.scope, _ladder(body), now=datetime.now(UTC))
+    return answer(_seen(made))
+
+
+def _ladder(body: NewLadder) -> Ladder:
+    return Ladder(
         PRIORITY_NUMBER[body.priority],
         body.lease_seconds,
         tuple(Step(one.after_seconds, one.audience, tuple(one.channels)) for one in body.steps),
@@ -105,8 +119,6 @@ async def put_ladder(
         body.to_minute,
         int(body.place_id),
     )
-    made = await stored.put_ladder(database, grant.scope, ladder, now=datetime.now(UTC))
-    return answer(_seen(made))
 
 
 @router.delete("/{ladder_id}", status_code=HTTPStatus.NO_CONTENT)

@@ -1,7 +1,5 @@
-"""Reports: how soon alarms were answered, and how often for nothing."""
+"""Reports: how soon alarms were answered, how often for nothing, and how devices are."""
 
-import csv
-import io
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -9,12 +7,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from anxin.db.places import place
-from anxin.db.reports import Answering, By, answering
+from anxin.db.reports import Answering, By, answering, device_health
 from api.answers import answer
 from api.auth import Grant, may
 from api.fields import Id, Moment, number
 from api.problems import Unusable
 from api.services import Db, Shared
+from api.sheets import MARK, TYPE, as_file, csv_text
 
 router = APIRouter(prefix="/reports", tags=["reports"])
 LONGEST: Final = timedelta(days=366)
@@ -96,30 +95,53 @@ def _row(group: Answering) -> dict[str, Any]:
 
 
 def _csv(rows: list[dict[str, Any]]) -> Response:
-    text = io.StringIO()
     names = [name.rstrip("_") for name in Answering.__slots__ if name != "outcomes"]
     outcomes = ("real", "false", "unknown", "open")
-    writer = csv.writer(text)
-    writer.writerow([*names, *(f"outcome_{name}" for name in outcomes)])
-    for row in rows:
-        cells = [row[name] for name in names]
-        writer.writerow(
-            [
-                *(
-                    one.isoformat() if isinstance(one, datetime) else _harmless(one)
-                    for one in cells
-                ),
-                *(row["outcomes"][name] for name in outcomes),
-            ]
-        )
-    # The mark at the beginning lets spreadsheets read Chinese names as what they are.
-    return Response(
-        "\ufeff" + text.getvalue(),
-        media_type="text/csv; charset=utf-8",
-        headers={"content-disposition": 'attachment; filename="answering.csv"'},
-    )
+    table = [
+        [*names, *(f"outcome_{name}" for name in outcomes)],
+        *(
+            [*(row[name] for name in names), *(row["outcomes"][name] for name in outcomes)]
+            for row in rows
+        ),
+    ]
+    return Response(MARK + csv_text(table), media_type=TYPE, headers=as_file("answering.csv"))
 
 
-def _harmless(cell: object) -> object:
-    """Keep a spreadsheet from taking a name for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell
+class SeenHealth(BaseModel):
+    """The devices of one station that are not revoked: how many of them are how.
+
+    `silent`: assigned, and not heard for longer than usual; `never_heard` since it was assigned.
+    `firmware` counts versions by kind; one that a device never told is the empty text.
+    """
+
+    place_id: str | None
+    station: str | None
+    devices: int
+    assigned: int
+    online: int
+    silent: int
+    never_heard: int
+    sensor_error: int
+    battery_low: int
+    battery_critical: int
+    battery_unknown: int
+    quarantined: int
+    firmware: dict[str, dict[str, int]]
+
+
+class HealthReport(BaseModel):
+    """The stations in order of their place."""
+
+    items: list[SeenHealth]
+    next: None
+
+
+@router.get("/devices", response_model=HealthReport)
+async def device_report(
+    grant: Annotated[Grant, may("reports.read")], database: Db, place_id: Id | None = None
+) -> Response:
+    """Return how devices are now, by station: silent, never heard, battery, firmware."""
+    if place_id is not None:
+        await place(database, grant.scope, int(place_id))
+    found = await device_health(database, grant.scope, place_id=number(place_id))
+    return answer({"items": found, "next": None})

@@ -37,6 +37,18 @@ Scale = Annotated[int, Strict(), Field(ge=1, le=2)]
 Limits = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
 
 
+def check_limits(limits: Limits) -> None:
+    """Raise ValueError for a limit that there is not, or outside the bounds of a clinician."""
+    for name, value in limits.items():
+        limit = LIMITS.get(name)
+        if limit is None:
+            raise ValueError(f"limits: the names are {', '.join(LIMITS)}.")
+        if not limit.low <= value <= limit.high:
+            raise ValueError(
+                f"limits: {name} lies between {limit.low} and {limit.high} {limit.unit}."
+            )
+
+
 class _WithLimits(Body):
     """Checks alarm limits against the names and bounds that a clinician set."""
 
@@ -44,14 +56,7 @@ class _WithLimits(Body):
 
     @model_validator(mode="after")
     def _inside_bounds(self) -> Self:
-        for name, value in (self.limits or {}).items():
-            limit = LIMITS.get(name)
-            if limit is None:
-                raise ValueError(f"limits: the names are {', '.join(LIMITS)}.")
-            if not limit.low <= value <= limit.high:
-                raise ValueError(
-                    f"limits: {name} lies between {limit.low} and {limit.high} {limit.unit}."
-                )
+        check_limits(self.limits or {})
         return self
 
 

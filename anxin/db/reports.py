@@ -1,4 +1,4 @@
-"""The answering report: how soon people came, and how often for nothing."""
+"""Reports: how soon people came and how often for nothing, and how devices are."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -64,6 +64,33 @@ async def answering(
         },
     )
     return [_group(row, begins, ends) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the devices of one station are now; `firmware` counts versions by kind."""
+
+    place_id: str | None
+    station: str | None
+    devices: int
+    assigned: int
+    online: int
+    silent: int
+    never_heard: int
+    sensor_error: int
+    battery_low: int
+    battery_critical: int
+    battery_unknown: int
+    quarantined: int
+    firmware: dict[str, dict[str, int]]
+
+
+async def device_health(database: Database, scope: Scope, *, place_id: int | None) -> list[Health]:
+    """Return how devices are now, by station; those that stand nowhere come last."""
+    rows = await database.fetch(
+        blocks("reports")["devices"], {**scope.parameters(), "place_id": place_id}
+    )
+    return [Health(**row) for row in rows]
 
 
 def _group(row: dict[str, object], begins: datetime, ends: datetime) -> Answering:

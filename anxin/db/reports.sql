@@ -90,3 +90,50 @@ FROM figures f
 LEFT JOIN heaviest h ON h.group_place IS NOT DISTINCT FROM f.group_place
                     AND h.group_from IS NOT DISTINCT FROM f.group_from
 ORDER BY f.group_from NULLS LAST, f.group_place
+
+-- name: devices
+-- One row per device in use, with where it is (as its resident is, else where it stands), then one
+-- per station. Battery: the limits that hold where nobody set others.
+WITH chosen AS MATERIALIZED (
+    SELECT v.key, v.id, v.kind, station.id AS station_id, station.name AS station,
+           s.resident_id IS NOT NULL AS assigned, t.online, t.heard_at, t.battery, t.firmware,
+           m.state, lower(s.during) AS since
+    FROM devices v
+    LEFT JOIN assignments s ON s.device_key = v.key AND s.during @> now()
+    LEFT JOIN residents r ON r.id = s.resident_id
+    LEFT JOIN places p ON p.id = coalesce(r.place_id, v.place_id)
+    LEFT JOIN device_states t ON t.device_key = v.key
+    LEFT JOIN device_monitoring m ON m.device_key = v.key
+    LEFT JOIN LATERAL (
+        SELECT q.id, q.name FROM places q
+        WHERE q.id = ANY(string_to_array(trim(BOTH '/' FROM p.path), '/')::bigint[])
+          AND q.kind IN ('facility', 'village', 'town', 'district')
+        ORDER BY length(q.path) DESC LIMIT 1
+    ) AS station ON true
+    WHERE v.revoked_at IS NULL
+      AND (%(path)s::text = '/' OR starts_with(p.path, %(path)s::text))
+      AND (%(place_id)s::bigint IS NULL
+           OR starts_with(p.path, (SELECT path FROM places WHERE id = %(place_id)s::bigint)))
+), versions AS (
+    SELECT station_id, jsonb_object_agg(kind, counts) AS firmware
+    FROM (
+        SELECT station_id, kind, jsonb_object_agg(version, n) AS counts
+        FROM (
+            SELECT station_id, kind, coalesce(firmware, '') AS version, count(*) AS n
+            FROM chosen GROUP BY 1, 2, 3
+        ) AS each GROUP BY 1, 2
+    ) AS kinds GROUP BY 1
+)
+SELECT c.station_id::text AS place_id, min(c.station) AS station, count(*)::integer AS devices,
+       (count(*) FILTER (WHERE assigned))::integer AS assigned,
+       (count(*) FILTER (WHERE online))::integer AS online,
+       (count(*) FILTER (WHERE state = 'network-error' AND heard_at >= since))::integer AS silent,
+       (count(*) FILTER (WHERE assigned AND coalesce(heard_at < since, true)))::integer AS never_heard,
+       (count(*) FILTER (WHERE state = 'sensor-error'))::integer AS sensor_error,
+       (count(*) FILTER (WHERE battery <= 15))::integer AS battery_low,
+       (count(*) FILTER (WHERE battery <= 5))::integer AS battery_critical,
+       (count(*) FILTER (WHERE battery IS NULL))::integer AS battery_unknown,
+       (count(*) FILTER (WHERE EXISTS (
+            SELECT 1 FROM quarantine q WHERE q.device_id = c.id)))::integer AS quarantined,
+       (SELECT v.firmware FROM versions v WHERE v.station_id IS NOT DISTINCT FROM c.station_id)
+FROM chosen c GROUP BY c.station_id ORDER BY c.station_id NULLS LAST

@@ -173,10 +173,7 @@ async def put_ladder(
     """Set the ladder of a place for a priority and a time; raise NotFound or Unreliable."""
     place_id = ladder.place_id or 0
     async with database.transaction() as connection:
-        where = await _where(connection, scope, place_id)
-        _, people, _ = await _everybody(connection, where.places, (), now)
-        faults = lint(ladder, where, people, now)
-        if faults:
+        if faults := await _faults(connection, scope, ladder, now):
             raise Unreliable(faults)
         cursor = await connection.execute(
             _SQL["put_ladder"],
@@ -194,6 +191,22 @@ async def put_ladder(
         if row is None:
             raise NotFound(f"There is no place {place_id}, or you may not see it.")
         return StoredLadder(**row)
+
+
+async def faults_of(
+    database: Database, scope: Scope, ladder: Ladder, *, now: datetime
+) -> list[Fault]:
+    """Return what is wrong with a ladder that is not stored; raise NotFound for its place."""
+    async with database.transaction() as connection:
+        return await _faults(connection, scope, ladder, now)
+
+
+async def _faults(
+    connection: Connection, scope: Scope, ladder: Ladder, now: datetime
+) -> list[Fault]:
+    where = await _where(connection, scope, ladder.place_id or 0)
+    _, people, _ = await _everybody(connection, where.places, (), now)
+    return lint(ladder, where, people, now)
 
 
 async def drop_ladder(database: Database, scope: Scope, ladder_id: int) -> None:
