@@ -48,6 +48,7 @@ _SPO2_SCALE_2_OXYGEN: Final = ((0, 3), (84, 2), (86, 1), (88, 0), (93, 1), (95, 
 _SBP: Final = ((0, 3), (91, 2), (101, 1), (111, 0), (220, 3))
 _HR: Final = ((0, 3), (41, 1), (51, 0), (91, 1), (111, 2), (131, 3))
 _TEMP: Final = ((0, 3), (351, 1), (361, 0), (381, 1), (391, 2))
+_BANDS: Final = {"rr": _RR, "spo2": _SPO2, "sbp": _SBP, "hr": _HR, "temp": _TEMP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,22 @@ def band_of(score: npt.ArrayLike, any_three: npt.ArrayLike) -> Points:
     steps = (total >= MEDIUM_FROM).astype(np.int8) * 2 + (total >= HIGH_FROM)
     band: Points = np.maximum(steps, np.asarray(any_three, np.bool_)).astype(np.int8)
     return band
+
+
+def without_points(
+    parameter: Parameter, *, scale2: bool = False, on_oxygen: bool = False
+) -> tuple[float, float]:
+    """Return the lowest and highest value that gives no points; infinite where none is too high.
+
+    Only for what is measured: neither oxygen nor consciousness has a range.
+    """
+    bands = _BANDS[parameter]
+    if parameter == "spo2" and scale2:
+        bands = _SPO2_SCALE_2_OXYGEN if on_oxygen else _SPO2_SCALE_2_AIR
+    none = next(place for place, (_, points) in enumerate(bands) if not points)
+    step = 10 if parameter == "temp" else 1
+    high = bands[none + 1][0] - 1 if none + 1 < len(bands) else np.inf
+    return bands[none][0] / step, high / step
 
 
 # A value so little below a half is the half: 35.05 is 35.1 also where it was kept in four bytes.

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anxin.vitals import CONSCIOUSNESS
-from models.news2 import AGE_LIMIT_S, BANDS, PARAMETERS, SPOT_S, STREAM_S, News2, band_of, news2
+from models.news2 import (
+    AGE_LIMIT_S,
+    BANDS,
+    PARAMETERS,
+    SPOT_S,
+    STREAM_S,
+    News2,
+    Parameter,
+    band_of,
+    news2,
+    without_points,
+)
 
 # The columns of the published table: points, then the values that get them, both ends included.
 TABLE: dict[str, list[tuple[int, str, str]]] = {
@@ -125,6 +136,21 @@ def test_scale_2_with_oxygen_unknown_is_bounded_by_air_and_oxygen(spo2: int) -> 
     oxygen = scored(spo2=[spo2], oxygen=1, scale2=True).score[0]
     assert (result.possible_min[0], result.possible_max[0]) == (air, oxygen)
     assert not result.complete[0]
+
+
+@pytest.mark.parametrize("parameter", ["rr", "sbp", "hr", "spo2", "temp"])
+@pytest.mark.parametrize(("scale2", "oxygen"), [(False, 0), (True, 0), (True, 1)])
+def test_the_range_without_points_is_the_one_that_scores_nothing(
+    parameter: Parameter, scale2: bool, oxygen: int
+) -> None:
+    low, high = without_points(parameter, scale2=scale2, on_oxygen=bool(oxygen))
+    top = {"rr": 100, "sbp": 350, "hr": 300, "spo2": 100, "temp": 45}[parameter]
+    every = np.round(np.arange(20, top * 10 + 1) / 10, 1) if parameter == "temp" else np.arange(top)
+    values = {parameter: every.astype(float)}
+    points = part(scored(**values, scale2=scale2, oxygen=oxygen), parameter)
+    inside = (every >= low) & (every <= high)
+    measurable = every >= 20 if parameter == "temp" else every >= 0
+    assert list((np.array(points) == 0) & measurable) == list(inside)
 
 
 def test_a_bed_sensor_gives_six_of_twenty_points() -> None:
