@@ -115,11 +115,20 @@ export interface AlarmFrame {
   alarm: Alarm
 }
 
+/** What the server says of an error, RFC 9457; members beside these depend on the route. */
+export interface Problem {
+  type?: string
+  detail?: string
+  errors?: { field: string; detail: string }[]
+  faults?: { zh: string; en: string }[]
+}
+
 /** An answer that is not 2xx, with the server's own explanation where it gave one. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,
     detail: string,
+    readonly problem: Problem = {},
   ) {
     super(detail)
   }
@@ -137,7 +146,12 @@ export function serverNow(): number {
 }
 
 /** Call one route under /api/v1 and return its JSON; raise ApiError or Unreachable. */
-export async function call<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {
+export async function call<Answer>(
+  method: string,
+  path: string,
+  body?: unknown,
+  timeout_ms = TIMEOUT_MS,
+): Promise<Answer> {
   const sent_at = Date.now()
   let response: Response
   try {
@@ -145,13 +159,16 @@ export async function call<Answer>(method: string, path: string, body?: unknown)
       method,
       headers: body === undefined ? {} : { 'Content-Type': 'application/json' },
       body: body === undefined ? null : JSON.stringify(body),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+      signal: AbortSignal.timeout(timeout_ms),
     })
   } catch (error) {
     throw new Unreachable(String(error))
   }
   readClock(response.headers.get('date'), sent_at)
-  if (!response.ok) throw new ApiError(response.status, await explanation(response))
+  if (!response.ok) {
+    const problem = await explanation(response)
+    throw new ApiError(response.status, typeof problem.detail === 'string' ? problem.detail : '', problem)
+  }
   if (response.status === 204) return undefined as Answer
   try {
     return (await response.json()) as Answer
@@ -177,12 +194,11 @@ export async function list<Item>(path: string, at_most = Infinity): Promise<Item
   return items.slice(0, at_most)
 }
 
-async function explanation(response: Response): Promise<string> {
+async function explanation(response: Response): Promise<Problem> {
   try {
-    const problem = (await response.json()) as { detail?: unknown }
-    return typeof problem.detail === 'string' ? problem.detail : ''
+    return (await response.json()) as Problem
   } catch {
-    return '' // A proxy's HTML page explains nothing to a nurse; the status code speaks.
+    return {} // A proxy's HTML page explains nothing to a nurse; the status code speaks.
   }
 }
 
