@@ -1,0 +1,70 @@
+"""From a score to a probability that means what it says, and to thresholds with a bound. Pure."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.measures import BUNDLE_HOURS, Watch
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MOST_PER_DAY: Final = 24 / BUNDLE_HOURS
+"""Bundling allows no more alarms of one person in a day."""
+_BINS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Probability = logistic(slope * score + intercept)."""
+
+    slope: float
+    intercept: float
+
+    def risk(self, score: Floats) -> Floats:
+        """Return the probability that belongs to each score."""
+        probability: Floats = 1 / (1 + np.exp(-(self.slope * score + self.intercept)))
+        return probability
+
+
+def calibrate(score: Floats, answer: Ints) -> Calibration:
+    """Fit slope and intercept on scores of people whom the model did not learn from (Platt)."""
+    design = np.column_stack([score, np.ones(len(score))])
+    weights = np.array([1.0, np.log(max(answer.mean(), 1e-9))])
+    for _ in range(50):
+        risk = 1 / (1 + np.exp(-design @ weights))
+        gradient = design.T @ (answer - risk) - 1e-6 * weights
+        hessian = (design * (risk * (1 - risk))[:, None]).T @ design + 1e-6 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        weights = weights + step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-8:
+            break
+    return Calibration(float(weights[0]), float(weights[1]))
+
+
+def curve(risk: Floats, answer: Ints) -> list[tuple[float, float, int]]:
+    """Return (mean risk, part that came true, rows) in ten groups of equal size."""
+    order = np.argsort(risk, kind="stable")
+    return [
+        (float(risk[group].mean()), float(answer[group].mean()), len(group))
+        for group in np.array_split(order, _BINS)
+        if len(group)
+    ]
+
+
+def conformal_threshold(watched: Watch, budget: float) -> float | None:
+    """Return the lowest threshold that bounds the false alarms of somebody new, or None.
+
+    Conformal risk control (Angelopoulos and others, 2022): with n people who are exchangeable with
+    the next one, and a loss of at most B that falls as the threshold rises, the expected loss of
+    the next one is at most `budget` where (n * mean + B) / (n + 1) <= budget. The loss is the false
+    alarms per day of a person; it is made monotone by taking the worst at or above each threshold.
+    """
+    watched_long = watched.quiet_days > 0
+    count = int(watched_long.sum())
+    loss = watched.false[:, watched_long] / np.maximum(watched.quiet_days[watched_long], 1.0)
+    worst = np.maximum.accumulate(loss[::-1], axis=0)[::-1].mean(axis=1)
+    kept = np.flatnonzero((count * worst + MOST_PER_DAY) / (count + 1) <= budget)
+    return float(watched.thresholds[kept[0]]) if len(kept) else None
