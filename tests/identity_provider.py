@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -52,6 +53,8 @@ class IdentityProvider:
     subject: str = "subject-1"
     algorithm: str = "RS256"
     issuer_in_answer: bool = True
+    interactive: bool = False
+    """Show a page with a link to go on by, instead of going on at once."""
     authenticated_at: float | None = None
     """When who is logged in last showed itself; None: at the time of the request."""
     lies: Lies = field(default_factory=Lies)
@@ -163,10 +166,10 @@ def _unsigned(claims: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def serving(**options: Any) -> Iterator[IdentityProvider]:
-    """Serve a provider on a free port of loopback."""
+def serving(host: str = "127.0.0.1", **options: Any) -> Iterator[IdentityProvider]:
+    """Serve a provider on a free port of loopback, by this name."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        provider = IdentityProvider(f"http://127.0.0.1:{server.server_port}", **options)
+        provider = IdentityProvider(f"http://{host}:{server.server_port}", **options)
         provider.rotate()
         server.provider = provider  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -191,10 +194,14 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts.path == "/keys":
             self._say(200, {"keys": [key.as_dict(private=False) for key in provider.keys]})
         elif parts.path == "/authorize":
-            self.send_response(302)
-            self.send_header("location", provider.authorize(query))
-            self.send_header("content-length", "0")
+            back = provider.authorize(query)
+            page = f'<!doctype html><title>id</title><a href="{escape(back)}">go on</a>'.encode()
+            self.send_response(200 if provider.interactive else 302)
+            self.send_header("location", back)
+            self.send_header("content-type", "text/html")
+            self.send_header("content-length", str(len(page)))
             self.end_headers()
+            self.wfile.write(page)
         else:
             self._say(404, {})
 
