@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +25,9 @@ from anxin.db.server import describe
 from anxin.embedded import Account, binaries_directory, reachable_binaries
 from anxin.errors import AnxinError
 from anxin.keys import missing, read_keys
+from anxin.providers import Providers
 from anxin.seal import KeysMissing
+from anxin.signin import ProviderAway
 from anxin.stack import local
 
 _CLOCK_FAULT_SECONDS = 5.0
@@ -277,6 +280,36 @@ def _data_keys(settings: Settings) -> Findings:
         yield Verdict.GOOD, "every sealed field can be opened"
 
 
+def _sign_in(settings: Settings) -> Findings:
+    """Ask every provider of identities what it can be asked without a person."""
+    providers = Providers(settings)
+    faults = asyncio.run(_faults_of(providers))
+    if not faults:
+        yield Verdict.NOTE, "no provider of identities is set (ANXIN_OIDC): people use passwords"
+        return
+    for name, fault in faults.items():
+        if fault:
+            yield Verdict.FAULT, f"{name}: {fault}"
+        else:
+            yield Verdict.GOOD, f"{name} answers as it should"
+    if providers.public_url.startswith("https://") and not settings.cookie_secure:
+        yield Verdict.NOTE, "pages are reached by https: set ANXIN_COOKIE_SECURE=true"
+
+
+async def _faults_of(providers: Providers) -> dict[str, str]:
+    found = {}
+    async with providers:
+        for offer in providers:
+            try:
+                found[offer.name] = await offer.provider.fault(datetime.now(UTC))
+            except ProviderAway:
+                found[offer.name] = (
+                    f"{offer.provider.issuer} does not answer as it should: check the issuer, the "
+                    "secret and the network; until then people use their passwords"
+                )
+    return found
+
+
 def certificate_expiry(certificate: str, key: str | None) -> float:
     """Return when a certificate expires (epoch seconds), after a handshake with itself in memory.
 
@@ -316,6 +349,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[Settings], Findings]], ...]] = (
     ("postgres", _embedded_postgres),
     ("database", _database),
     ("data keys", _data_keys),
+    ("sign-in", _sign_in),
     ("http", _http_port),
     ("mqtt", _mqtt_port),
     ("tls", _certificate),

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from hmac import compare_digest
 from typing import Any, Final
 
@@ -143,11 +144,24 @@ class OpenId:
         claims = await self._read(kept, id_token, attempt, now)
         return self._subject(claims, attempt, now)
 
-    async def metadata_fault(self, now: datetime) -> str:
-        """Return what is wrong with how the provider describes itself, or ''; for the doctor."""
+    async def fault(self, now: datetime) -> str:
+        """Return what would keep people from logging in by it, or ''; raise ProviderAway."""
         kept = await self._known(now)
         keys = await self._keys(kept, now, anew=False)
-        return "" if keys.keys else "it publishes no key that a token could be checked with"
+        if not keys.keys:
+            return "it publishes no key that a token could be checked with"
+        try:
+            answer = await self._client.get(kept.metadata.jwks_uri)
+            ahead = parsedate_to_datetime(answer.headers.get("date", "")) - datetime.now(UTC)
+        except (httpx.HTTPError, ValueError, TypeError):
+            return ""  # it has answered before, and need not say what time it is
+        if abs(ahead) <= LEEWAY:
+            return ""
+        seconds = abs(ahead).total_seconds()
+        return (
+            f"its clock is {seconds:.0f} s {'ahead of' if ahead > timedelta() else 'behind'} ours, "
+            "so its tokens are refused: let both follow a time server (NTP)"
+        )
 
     async def _known(self, now: datetime) -> _Kept:
         async with self._fetching:

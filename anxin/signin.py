@@ -78,6 +78,9 @@ class Provider(Protocol):
     async def identify(self, attempt: Attempt, answer: Mapping[str, str], now: datetime) -> Subject:
         """Return who came back with these parameters; raise SignInRefused, ProviderAway."""
 
+    async def fault(self, now: datetime) -> str:
+        """Return what is wrong with it, as far as shows without a person; raise ProviderAway."""
+
 
 async def ask(
     client: httpx.AsyncClient,

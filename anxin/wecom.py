@@ -112,6 +112,12 @@ class WeCom:
             raise self._refusal("no_member")
         return Subject(self.issuer, self.subject(member))
 
+    async def fault(self, now: datetime) -> str:
+        """Return '' when WeCom takes the secret of the application; raise ProviderAway."""
+        self._token_until = _NEVER
+        await self._access_token(now)
+        return ""
+
     async def _who(self, code: str, now: datetime) -> dict[str, Any]:
         query = urlencode({"access_token": await self._access_token(now), "code": code})
         url = f"{self._setting.api}/cgi-bin/auth/getuserinfo?{query}"
