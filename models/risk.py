@@ -24,8 +24,9 @@ from anxin.errors import DatabaseUnavailable
 from anxin.logs import log
 from models import policy, tick
 from models.baseline import NUMBERS, WINDOW_DAYS, learn, usual_of
+from models.explain import record
 from models.news2 import BANDS
-from models.policy import KINDS, Decided
+from models.policy import KINDS, Decided, Layer
 from models.tick import SIGNS, VITALS, Heard, Judged, Ward
 
 Floats = NDArray[np.float64]
@@ -109,6 +110,7 @@ class RiskDuty:
         self._look_at = self._whole_at = -np.inf
         self._since = EPOCH
         self._unfilled = False
+        self._model = "news2"
         self._modes = np.zeros((len(policy.LAYERS), 0), np.int8)
 
     async def __aenter__(self) -> Self:
@@ -262,7 +264,7 @@ class RiskDuty:
         row_of = {int(row): place for place, row in enumerate(judged.rows)}
         for place in np.flatnonzero(decided.tell).tolist():
             layer = policy.LAYERS[decided.layer[place]]
-            yield self._raise(judged, place, KINDS[layer], int(decided.priority[place]))
+            yield self._raise(judged, place, layer, KINDS[layer], int(decided.priority[place]))
         for (resident, kind), episode in episodes.items():
             here = row_of.get(int(self._ward.rows_of(np.array([resident]))[0]))
             if here is None or episode["handling"] == "closed":
@@ -276,7 +278,8 @@ class RiskDuty:
                 ):
                     yield Recover(f"r{resident}", kind, "worker")
             elif asks and not decided.tell[here]:
-                yield self._raise(judged, here, kind, episode["priority"])
+                layer = next(policy.LAYERS[one] for one in layers if decided.speaking[one, here])
+                yield self._raise(judged, here, layer, kind, episode["priority"])
 
     async def _read_modes(self) -> NDArray[np.int8]:
         """Return (layers, rows): what each may do."""
@@ -290,9 +293,14 @@ class RiskDuty:
             modes[layer, rows[rows >= 0]] = mode
         return modes
 
-    def _raise(self, judged: Judged, place: int, kind: str, priority: int) -> Raise:
+    def _raise(self, judged: Judged, place: int, layer: Layer, kind: str, priority: int) -> Raise:
         row = int(judged.rows[place])
         resident = int(self._ward.id[row])
+        detail = record(
+            tick.explained(
+                self._ward, judged, place, model=self._model, layer=layer, priority=priority
+            )
+        )
         return Raise(
             subject=f"r{resident}",
             resident_id=resident,
@@ -304,7 +312,7 @@ class RiskDuty:
             event_us=round(judged.now_s * 1_000_000),
             late=False,
             count=1,
-            detail=tick.explained(judged, place),
+            detail=detail,
             actor="worker",
         )
 
@@ -339,8 +347,10 @@ class RiskDuty:
                 deterioration=None,
                 novelty=None,
                 priority=int(priority[place]),
-                model="news2",
-                explanation=msgspec.json.encode(tick.explained(judged, place)).decode(),
+                model=self._model,
+                explanation=msgspec.json.encode(
+                    record(tick.explained(self._ward, judged, place, model=self._model))
+                ).decode(),
                 remember=bool(remember[place]),
             )
             for place in chosen.tolist()

@@ -17,6 +17,7 @@ from anxin.rules import HIGH, MEDIUM
 from anxin.vitals import COLUMN, METRICS
 from models import policy, quality
 from models.baseline import ALL_DAY, Baselines, Distance, bin_of, follow, usual_at
+from models.explain import Explanation, explain
 from models.news2 import AGE_LIMIT_S, PARAMETERS, News2, news2
 from models.policy import (
     KINDS,
@@ -54,6 +55,8 @@ SEEN_S: Final = 12 * 3600.0
 """What staff saw holds for so long."""
 GCS: Final = np.array([15.0, 14.0, 13.0, 8.0, 3.0])
 """(check) What ACVPU comes to on the Glasgow Coma Scale."""
+CHANGE_HOURS: Final = 6
+"""So far back a change is told of."""
 USUAL_SPREADS: Final = 2.0
 """The band of the usual that people are shown: so many spreads to either side."""
 _ROWS_MORE: Final = 256
@@ -427,27 +430,49 @@ _REMEMBERED: Final = (
 _VITAL_COLUMNS: Final = np.array([COLUMN[name] for name in VITALS])
 
 
-def explained(judged: Judged, place: int) -> dict[str, Any]:
-    """Return of what a score was made, as it is stored and shown."""
-    found = judged.news2
-    present = found.present[:, place]
-    order = [SIGNS.index(parameter) for parameter in PARAMETERS]
-    return {
-        "parts": {
-            name: int(found.points[number, place])
-            for number, name in enumerate(PARAMETERS)
-            if present[number]
-        },
-        "missing": [name for number, name in enumerate(PARAMETERS) if not present[number]],
-        "ages_s": {
-            name: round(float(judged.age_s[sign, place]))
-            for name, sign in zip(PARAMETERS, order, strict=True)
-            if not np.isnan(judged.age_s[sign, place])
-        },
-        "score": int(found.score[place]),
-        "possible_max": int(found.possible_max[place]),
-        "complete": bool(found.complete[place]),
-    }
+def explained(
+    ward: Ward,
+    judged: Judged,
+    place: int,
+    *,
+    model: str,
+    layer: Layer | None = None,
+    priority: int = 0,
+    risk: float | None = None,
+    shares: Mapping[str, float] | None = None,
+) -> Explanation:
+    """Return of what the scores of one row were made; `risk`, `shares` of the learned model."""
+    row = int(judged.rows[place])
+    value, age_s = judged.value[:, place].tolist(), judged.age_s[:, place].tolist()
+    known = ward.baselines.usual.hours[:, ALL_DAY, row] > 0
+    centre, spread = judged.distance.centre[:, place], judged.distance.spread[:, place]
+    before = ward.ring[HOURS - 1 - CHANGE_HOURS, :, row]
+    return explain(
+        judged.news2,
+        place,
+        values=dict(zip(VITALS, value, strict=False)),
+        ages_s=dict(zip(SIGNS, age_s, strict=True)),
+        usual=dict(zip(VITALS, np.where(known, centre, np.nan).tolist(), strict=True)),
+        z=dict(
+            zip(
+                VITALS,
+                np.where(
+                    known, (judged.value[: len(VITALS), place] - centre) / spread, np.nan
+                ).tolist(),
+                strict=True,
+            )
+        ),
+        change=dict(
+            zip(VITALS, (judged.value[:, place] - before)[: len(VITALS)].tolist(), strict=True)
+        ),
+        change_hours=CHANGE_HOURS,
+        shares=shares,
+        model=model,
+        layer=layer,
+        priority=priority,
+        risk=risk,
+        scale2=bool(ward.scale2[row]),
+    )
 
 
 def usual_words(ward: Ward, rows: Ints, local_hour: int) -> list[str]:

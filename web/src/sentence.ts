@@ -2,13 +2,15 @@
 import type { Alarm } from './api'
 import { withUnit, word } from './format'
 import { i18n } from './i18n'
+import { sentenceOf } from './risk'
 
 const { t } = i18n.global
 const MOST_NAMES = 3
 
 export function sentence(alarm: Alarm): string {
   const { detail, kind } = alarm
-  const { reason, stations } = detail
+  const { reason, stations, sentence: said } = detail
+  if (said && typeof said === 'object') return sentenceOf(said as { zh: string; en: string })
   if (typeof reason === 'string') {
     const who = Object.keys((stations as Record<string, string> | undefined) ?? {}).join(', ')
     return who ? `${word('reason', reason)} · ${who}` : word('reason', reason)
