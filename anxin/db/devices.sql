@@ -9,19 +9,24 @@ SELECT v.key, v.id, v.kind, v.name, v.place_id::text, s.resident_id::text,
                 'undeployed') AS monitoring,
        v.revoked_at, v.created_at
 FROM devices v
-LEFT JOIN places dp ON dp.id = v.place_id
-LEFT JOIN assignments s ON s.device_key = v.key AND s.during @> now()
-LEFT JOIN residents r ON r.id = s.resident_id
-LEFT JOIN places rp ON rp.id = r.place_id
-LEFT JOIN device_states t ON t.device_key = v.key
+-- One by one until the page is full: joined as a whole, those that are not shown are judged as well.
+LEFT JOIN LATERAL (
+    SELECT n.resident_id, n.during, p.path
+    FROM assignments n
+    LEFT JOIN residents r ON r.id = n.resident_id
+    LEFT JOIN places p ON p.id = r.place_id
+    WHERE n.device_key = v.key AND n.during @> now() LIMIT 1
+) AS s ON true
+LEFT JOIN LATERAL (SELECT p.path FROM places p WHERE p.id = v.place_id LIMIT 1) AS dp ON true
+LEFT JOIN LATERAL (SELECT n.* FROM device_states n WHERE n.device_key = v.key LIMIT 1) AS t ON true
 WHERE (%(path)s::text = '/' OR starts_with(dp.path, %(path)s::text)
-       OR starts_with(rp.path, %(path)s::text))
+       OR starts_with(s.path, %(path)s::text))
   AND (%(revoked)s OR v.revoked_at IS NULL)
   AND (%(gateway_id)s::text IS NULL
        OR v.gateway_key = (SELECT g.key FROM devices g WHERE g.id = %(gateway_id)s::text))
   AND (%(resident_id)s::bigint IS NULL OR s.resident_id = %(resident_id)s::bigint)
   AND (%(place_id)s::bigint IS NULL OR starts_with(
-       coalesce(rp.path, dp.path), (SELECT path FROM places WHERE id = %(place_id)s::bigint)))
+       coalesce(s.path, dp.path), (SELECT path FROM places WHERE id = %(place_id)s::bigint)))
   AND v.key > %(after)s
 ORDER BY v.key LIMIT %(limit)s
 

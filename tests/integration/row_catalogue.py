@@ -16,8 +16,8 @@ PUBLIC_FACTS = {"schema_migrations", "role_rights"}
 REQUEST_FUNCTIONS = {
     "acting_user", "acting_role", "acting_path", "acting_residents", "acting_may", "acting_places",
     "place_is_under", "place_is_along", "resident_is_under", "device_is_under",
-    "device_stands_under", "device_is_with", "sees_resident", "sees_device", "sees_event",
-    "sees_alarm", "manages_user",
+    "device_stands_under", "device_serves_under", "device_is_with", "sees_resident",
+    "sees_device", "sees_event", "sees_alarm", "manages_user",
     "count_series", "series_of_readings", "series_of_minutes", "series_of_hours",
     "exported_readings", "access_to", "alarm_object", "station_of", "answers_to", "nights_of",
 }  # fmt: skip
