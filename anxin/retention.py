@@ -50,6 +50,8 @@ KEPT: Final = (
          "failed logins, ended sessions, marks of changed devices", "they happened", days=1),
     Kept(("tickets",), "流票据", "tickets of the stream", "they run out", days=0),
 )  # fmt: skip
+    Kept(("outside_logins",), "未完成的单点登录", "single sign-ons under way", "they run out",
+         days=0),
 """What is not named here is kept as long as the resident, user, place or device it belongs to."""
 
 

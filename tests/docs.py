@@ -27,7 +27,7 @@ DOCS: Final = Path(__file__).parent.parent / "docs"
 
 DIAGRAMS: Final = {
     "people": ("places", "residents", "users", "role_rights", "family_links", "sessions",
-               "login_attempts", "tickets"),
+               "login_attempts", "tickets", "outside_identities", "outside_logins"),
     "devices": ("devices", "assignments", "device_states", "device_changes", "commands",
                 "enrolments", "listening"),
     "readings": ("telemetry", "latest", "events", "minute_rollup", "hour_rollup", "rollup_due",
