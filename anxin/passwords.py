@@ -3,11 +3,19 @@
 import secrets
 import unicodedata
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
+Weakness = Literal["short", "name", "common", "old"]
+WORDS: Final[dict[Weakness, str]] = {
+    "short": "A password has at least 10 characters: several words do well.",
+    "name": "A password does not contain the user name.",
+    "common": "This password is one of the first that are tried. Choose several words, or another.",
+    "old": "The new password is the old one. Choose another.",
+}
+"""What to do about a password that may not be chosen."""
 SHORTEST: Final = 10
 LONGEST: Final = 256
 _ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -26,22 +34,20 @@ _COMMON: Final = (
 _LINES: Final = ("01234567890123456789", "abcdefghijklmnopqrstuvwxyz", "qwertyuiop", "asdfghjkl",
                  "zxcvbnm", "1qaz2wsx3edc4rfv5tgb", "1q2w3e4r5t6y7u8i9o0p")  # fmt: skip
 _FEWEST_SIGNS: Final = 5
+_SHORTEST_NAME: Final = 3
 _TELEPHONE: Final = 11
 
 
-def weakness(password: str, username: str) -> str | None:
-    """Return why a password may not be chosen, in words for who chooses; None when it may."""
+def weakness(password: str, username: str) -> Weakness | None:
+    """Return why a password may not be chosen; None when it may."""
     if len(password) < SHORTEST:
-        return f"A password has at least {SHORTEST} characters. 密码至少 {SHORTEST} 个字符。"
+        return "short"
     plain = unicodedata.normalize("NFKC", password).lower()
     name = unicodedata.normalize("NFKC", username).lower()
-    if len(name) >= 3 and (name in plain or name[::-1] in plain):
-        return "A password does not contain the user name. 密码不能包含用户名。"
+    if len(name) >= _SHORTEST_NAME and (name in plain or name[::-1] in plain):
+        return "name"
     if len(set(plain)) < _FEWEST_SIGNS or _is_line(plain) or _is_number(plain) or _is_common(plain):
-        return (
-            "This password is one of the first that are tried. Choose several words, or another. "
-            "这个密码太常见，请换一个。"
-        )
+        return "common"
     return None
 
 

@@ -19,7 +19,7 @@ from anxin.totp import new_recovery_codes, new_secret, otpauth_uri, secret_text
 from api.answers import Page, answer
 from api.auth import AnySession, Code, ConfirmedAny, Current, Renewed, Shown, renewed, show_again
 from api.fields import Body, Id
-from api.problems import Unusable
+from api.problems import Unusable, WeakPassword
 from api.services import Db, Shared, needing_totp
 
 router = APIRouter(prefix="/me", tags=["accounts"])
@@ -67,11 +67,9 @@ async def change_password(
     Every other session ends, and this one goes on with another token. 422 says what is wrong with
     the new one; a wrong old one is answered 403.
     """
-    why = weakness(body.new, user.username)
-    if why is None and body.new == body.password:
-        why = "The new password is the old one. 新密码与旧密码相同。"
+    why = "old" if body.new == body.password else weakness(body.new, user.username)
     if why is not None:
-        raise Unusable(why)
+        raise WeakPassword(why)
     await show_again(request, shared, user, body.password, body.totp)
     async with shared.hashing:
         hashed = await asyncio.to_thread(hash_password, body.new)

@@ -14,6 +14,7 @@ from anxin.db.alarms import WrongState
 from anxin.db.roster import Unreliable
 from anxin.errors import AnxinError, Conflict, DatabaseUnavailable, NotFound, Refused
 from anxin.logs import log
+from anxin.passwords import WORDS, Weakness
 from anxin.seal import KeysMissing, KeyUnknown
 from api.permissions import Forbidden
 
@@ -46,6 +47,15 @@ class NotConfirmed(Forbidden):
 
 class Unusable(AnxinError):
     """The request cannot be used as it is."""
+
+
+class WeakPassword(Unusable):
+    """This password may not be chosen."""
+
+    def __init__(self, reason: Weakness) -> None:
+        """Say why, in a sentence and in a word for programs."""
+        super().__init__(WORDS[reason])
+        self.reason = reason
 
 
 class TooMany(AnxinError):
@@ -131,6 +141,8 @@ async def _on_our_error(_: Request, error: Exception) -> Response:
     if isinstance(error, TooManyGuesses):
         wait = {"retry-after": str(max(1, ceil(error.retry_after.total_seconds())))}
         return problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=wait)
+    if isinstance(error, WeakPassword):
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), reason=error.reason)
     if isinstance(error, Unreliable):
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), faults=error.faults)
     for kind in type(error).__mro__:

@@ -13,6 +13,9 @@ export interface User {
   username: string
   role: string
   place_id: string | null
+  /** What the session may do nothing but get: a password of one's own, or a second factor. */
+  limited?: 'password' | 'second-factor' | null
+  second_factor?: boolean
 }
 
 export interface Place {
@@ -119,6 +122,8 @@ export interface AlarmFrame {
 export interface Problem {
   type?: string
   detail?: string
+  /** Of a password that may not be chosen: why. */
+  reason?: string
   errors?: { field: string; detail: string }[]
   faults?: { zh: string; en: string }[]
 }
@@ -145,12 +150,59 @@ export function serverNow(): number {
   return Date.now() + skew_ms
 }
 
+/** Routes that answer with another token in place of the present one. */
+const RENEWING = new Set(['/auth/step-up', '/me/password', '/me/totp/confirm'])
+let renewals = 0
+let renewing: Promise<unknown> = Promise.resolve()
+
+/** What a page does about a session that must first show who it is, or lacks something. */
+interface Remedies {
+  /** Ask for the password again; false when the person would rather not. */
+  stepUp: () => Promise<boolean>
+  lacking: (what: 'password' | 'second-factor') => void
+}
+let remedies: Remedies | null = null
+
+export function remedy(by: Remedies): void {
+  remedies = by
+}
+
 /** Call one route under /api/v1 and return its JSON; raise ApiError or Unreachable. */
 export async function call<Answer>(
   method: string,
   path: string,
   body?: unknown,
   timeout_ms = TIMEOUT_MS,
+): Promise<Answer> {
+  const before = renewals
+  const again = () => send<Answer>(method, path, body, timeout_ms)
+  const sent = again()
+  if (RENEWING.has(path)) {
+    const counted = () => void renewals++
+    renewing = sent.then(counted, () => undefined)
+  }
+  try {
+    return await sent
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error
+    if (error.status === 401 && !RENEWING.has(path)) {
+      // Sent with a token that another request has replaced meanwhile.
+      await renewing
+      if (renewals !== before) return again()
+    }
+    const { type } = error.problem
+    if (type === 'step-up' && !RENEWING.has(path) && (await remedies?.stepUp())) return again()
+    if (type === 'password-change-needed') remedies?.lacking('password')
+    if (type === 'second-factor-needed') remedies?.lacking('second-factor')
+    throw error
+  }
+}
+
+async function send<Answer>(
+  method: string,
+  path: string,
+  body: unknown,
+  timeout_ms: number,
 ): Promise<Answer> {
   const sent_at = Date.now()
   let response: Response

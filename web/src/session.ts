@@ -5,6 +5,9 @@ import { forget } from './family/kept'
 import { faceAt, homeOf } from './pages'
 import { go, moveTo } from './route'
 
+/** The page of one's own account. */
+export const ACCOUNT = '/account'
+
 export const user = shallowRef<User | null>(null)
 /** True when the person was here and the session ran out, so that the login page can say so. */
 export const expired = ref(false)
@@ -13,17 +16,23 @@ export const expired = ref(false)
 export async function restore(): Promise<void> {
   try {
     user.value = await call<User>('GET', '/me')
-    if (!faceAt(location.pathname)) moveTo(homeOf(user.value.role) ?? '/')
+    if (!faceAt(location.pathname) && location.pathname !== ACCOUNT) moveTo(homeOf(user.value.role) ?? '/')
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error
+    // Anything but a refusal passes: the platform is there, its database may not be.
+    if (!(error instanceof ApiError && (error.status === 401 || error.status === 403))) throw error
     leave()
   }
 }
 
-export async function login(username: string, password: string): Promise<void> {
-  const answer = await call<{ user: User }>('POST', '/auth/login', { username, password })
+/** Log in; `code` is that of the second factor, where there is one. */
+export async function login(username: string, password: string, code = ''): Promise<void> {
+  const answer = await call<{ user: User; limited: User['limited'] }>('POST', '/auth/login', {
+    username,
+    password,
+    ...(code ? { totp: code } : {}),
+  })
   expired.value = false
-  user.value = answer.user
+  user.value = { ...answer.user, limited: answer.limited ?? null, second_factor: code !== '' }
   moveTo(homeOf(answer.user.role) ?? '/')
 }
 
