@@ -91,6 +91,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: str = ""
     """Addresses whose X-Forwarded-For is believed, separated by commas."""
     retention_days: int = 730
+    artefacts: str = ""
+    """Where learned models are kept; empty means those that come with the program."""
     quarantine_days: int = 30
     rollup_days: int = 1826
     """How long means by the hour are kept; those by the minute go with the readings."""

@@ -6,9 +6,10 @@ workers share the residents by shards; what is remembered of them lives here, in
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from zoneinfo import ZoneInfo
@@ -25,9 +26,10 @@ from anxin.logs import log
 from models import policy, tick
 from models.baseline import NUMBERS, WINDOW_DAYS, learn, usual_of
 from models.explain import record
+from models.learned import Learned
 from models.news2 import BANDS
 from models.policy import KINDS, Decided, Layer
-from models.tick import SIGNS, VITALS, Heard, Judged, Ward
+from models.tick import SIGNS, VITALS, Heard, Judged, LayerScore, Ward
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -55,6 +57,14 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log = log(__name__)
 
 
+SITES_SECONDS: Final = 3600.0
+LABEL_DAYS: Final = 90.0
+WORSE: Final = (
+    "近 90 天属实率 {model:.0%}，低于早期预警评分的 {news2:.0%}，已转为试运行 · "
+    "real in {model:.0%} of its alarms of 90 days, NEWS2 in {news2:.0%}: back on trial"
+)
+
+
 class Metrics:
     """What Prometheus reads of the risk duty."""
 
@@ -72,6 +82,9 @@ class Metrics:
             "anxin_risk_set_aside", "values that no score looked at", ["reason"],
             registry=registry,
         )  # fmt: skip
+        self.usable = Gauge(
+            "anxin_risk_model_usable", "whether the learned layers are used", registry=registry
+        )
 
 
 @dataclass(slots=True)
@@ -99,18 +112,20 @@ class Written:
 class RiskDuty:
     """The duty of one worker: an async context manager; `tick` is called every other second."""
 
-    def __init__(self, dsn: str, zone: ZoneInfo, metrics: Metrics) -> None:
-        """Prepare; `zone` is by whose clock the days of residents go."""
+    def __init__(
+        self, dsn: str, zone: ZoneInfo, metrics: Metrics, artefacts: Path | None = None
+    ) -> None:
+        """Prepare; `zone` is by whose clock days go, `artefacts` where models are kept."""
+        self._learned = Learned(artefacts)
         self._store = RiskTick(dsn)
         self._zone = zone
         self._metrics = metrics
         self._mine: frozenset[int] = frozenset()
         self._ward = _empty()
         self._written = Written(0)
-        self._look_at = self._whole_at = -np.inf
+        self._look_at = self._whole_at = self._sites_at = -np.inf
         self._since = EPOCH
         self._unfilled = False
-        self._model = "news2"
         self._modes = np.zeros((len(policy.LAYERS), 0), np.int8)
 
     async def __aenter__(self) -> Self:
@@ -174,6 +189,7 @@ class RiskDuty:
         self._ward, self._written = ward, written
         self._metrics.residents.set(len(ward))
         self._modes = await self._read_modes()
+        await asyncio.to_thread(self._learned.reload)
         if not there.all():
             self._since = EPOCH
             await self._recall(ward, np.flatnonzero(~there))
@@ -194,6 +210,8 @@ class RiskDuty:
             getattr(self._written, name)[place[known]] = last[name][known]
         self._written.remembered_s[place[known]] = last["at"][known]
         await self._fill(ward, rows, tick.HOURS)
+        peaks = await self._store.peaks(policy.BUNDLE_S)
+        self._learned.recall(ward, peaks, await self._store.told(policy.BUNDLE_S))
 
     async def _fill(self, ward: Ward, rows: Ints, hours: int) -> None:
         """Take the means of the last hours from the rollups, some residents at a time."""
@@ -241,7 +259,45 @@ class RiskDuty:
                 if isinstance(alarm, Raise):
                     self._metrics.alarms.labels(alarm.kind).inc()
         await self._learn(now, alarmed[alarmed >= 0])
+        if whole:
+            await self._watch_over()
         return len(rows)
+
+    async def _watch_over(self) -> None:
+        """Keep budgets and the verdict on drift; who holds the first shard tells how models do."""
+        await asyncio.to_thread(self._learned.keep_budgets, self._ward)
+        fault = self._learned.fault
+        self._metrics.usable.set(fault is None)
+        if 0 not in self._mine:
+            return
+        await self._store.keep_state("news2", version="RCP 2017", fault=None, state="{}")
+        for layer in ("deterioration", "novelty"):
+            await self._store.keep_state(
+                layer,
+                version=self._learned.version,
+                fault=fault,
+                state=self._learned.state(layer),
+            )
+        began = time.monotonic()
+        if began < self._sites_at:
+            return
+        self._sites_at = began + SITES_SECONDS
+        for site in await self._store.labels(LABEL_DAYS):
+            verdict = await asyncio.to_thread(
+                policy.judge_site,
+                np.array(site["resident"]),
+                np.array(site["of_model"]) > 0,
+                np.array(site["real"]) > 0,
+            )
+            if not verdict.switch_off or not self._alarms_at(site["station"]):
+                continue
+            why = WORSE.format(model=verdict.model, news2=verdict.news2)
+            if await self._store.set_mode("deterioration", site["station"], "shadow", why):
+                _log.warning("model_switched_off", model="deterioration", place=site["station"])
+
+    def _alarms_at(self, station: int) -> bool:
+        modes = self._modes[policy.LAYERS.index("deterioration"), self._ward.station == station]
+        return bool((modes == policy.MODES.index("alarming")).any())
 
     def _judge(
         self, rows: Ints, now: datetime, rules: NDArray[np.int8], episodes: Episodes
@@ -250,21 +306,28 @@ class RiskDuty:
         ward = self._ward
         local = now.astimezone(self._zone)
         judged = tick.judge(ward, rows, now.timestamp(), local.hour + local.minute / 60)
-        decided = tick.decide(ward, judged, (), rules, self._modes[:, rows])
+        learned = self._learned.scores(ward, judged)
+        decided = tick.decide(ward, judged, learned, rules, self._modes[:, rows])
         priority = np.where(decided.layer == policy.RULES, 0, decided.priority)
         return (
-            self._scores(judged, priority.astype(np.int64)),
-            [*self._alarms(judged, decided, episodes)],
+            self._scores(judged, learned, priority.astype(np.int64)),
+            [*self._alarms(judged, learned, decided, episodes)],
         )
 
     def _alarms(
-        self, judged: Judged, decided: Decided, episodes: Episodes
+        self,
+        judged: Judged,
+        learned: Sequence[LayerScore],
+        decided: Decided,
+        episodes: Episodes,
     ) -> Iterator[Raise | Recover]:
         """Yield what is to be raised and recovered, of the model's own kinds only."""
         row_of = {int(row): place for place, row in enumerate(judged.rows)}
         for place in np.flatnonzero(decided.tell).tolist():
             layer = policy.LAYERS[decided.layer[place]]
-            yield self._raise(judged, place, layer, KINDS[layer], int(decided.priority[place]))
+            yield self._raise(
+                judged, learned, place, layer, KINDS[layer], int(decided.priority[place])
+            )
         for (resident, kind), episode in episodes.items():
             here = row_of.get(int(self._ward.rows_of(np.array([resident]))[0]))
             if here is None or episode["handling"] == "closed":
@@ -279,7 +342,7 @@ class RiskDuty:
                     yield Recover(f"r{resident}", kind, "worker")
             elif asks and not decided.tell[here]:
                 layer = next(policy.LAYERS[one] for one in layers if decided.speaking[one, here])
-                yield self._raise(judged, here, layer, kind, episode["priority"])
+                yield self._raise(judged, learned, here, layer, kind, episode["priority"])
 
     async def _read_modes(self) -> NDArray[np.int8]:
         """Return (layers, rows): what each may do."""
@@ -293,13 +356,27 @@ class RiskDuty:
             modes[layer, rows[rows >= 0]] = mode
         return modes
 
-    def _raise(self, judged: Judged, place: int, layer: Layer, kind: str, priority: int) -> Raise:
+    def _raise(
+        self,
+        judged: Judged,
+        learned: Sequence[LayerScore],
+        place: int,
+        layer: Layer,
+        kind: str,
+        priority: int,
+    ) -> Raise:
         row = int(judged.rows[place])
         resident = int(self._ward.id[row])
-        detail = record(
-            tick.explained(
-                self._ward, judged, place, model=self._model, layer=layer, priority=priority
-            )
+        risk = _score_of(learned, "deterioration", place)
+        explanation = tick.explained(
+            self._ward,
+            judged,
+            place,
+            model=self._learned.name,
+            layer=layer,
+            priority=priority,
+            risk=risk,
+            shares=None if risk is None else self._learned.shares(self._ward, judged, place),
         )
         return Raise(
             subject=f"r{resident}",
@@ -312,18 +389,27 @@ class RiskDuty:
             event_us=round(judged.now_s * 1_000_000),
             late=False,
             count=1,
-            detail=detail,
+            detail=record(explanation),
             actor="worker",
         )
 
-    def _scores(self, judged: Judged, priority: Ints) -> list[Score]:
+    def _scores(self, judged: Judged, learned: Sequence[LayerScore], priority: Ints) -> list[Score]:
         """Return the rows that are worth writing, and remember how they were written."""
         written, rows, found = self._written, judged.rows, judged.news2
         band = found.band.astype(np.int64)
+        risk = next(
+            (one.score for one in learned if one.layer == "deterioration"),
+            np.full(len(rows), np.nan),
+        )
         turned = (band != written.band[rows]) | (priority != written.priority[rows])
         remember = turned | (judged.now_s - written.remembered_s[rows] >= REMEMBER_SECONDS)
+        before = written.deterioration[rows]
+        with np.errstate(invalid="ignore"):
+            moved = (np.abs(risk - before) >= NOTICEABLE) | (np.isnan(risk) != np.isnan(before))
+            data_s = np.fmax.reduce(judged.at_s, axis=0)
         changed = (
             remember
+            | moved
             | (found.score != written.score[rows])
             | (found.possible_max != written.most[rows])
             | (judged.now_s - written.at_s[rows] >= RENEW_SECONDS)
@@ -334,22 +420,30 @@ class RiskDuty:
         written.remembered_s[rows[remember]] = judged.now_s
         written.score[some], written.most[some] = found.score[chosen], found.possible_max[chosen]
         written.band[some], written.priority[some] = band[chosen], priority[chosen]
-        with np.errstate(invalid="ignore"):
-            data_s = np.fmax.reduce(judged.at_s, axis=0)
+        written.deterioration[some] = risk[chosen]
+        strange = any(one.layer == "novelty" for one in learned)
         return [
             Score(
                 resident_id=int(self._ward.id[rows[place]]),
-                data_at_s=None if np.isnan(data_s[place]) else float(data_s[place]),
+                data_at_s=_known(data_s[place]),
                 score=int(found.score[place]),
                 possible_max=int(found.possible_max[place]),
                 complete=bool(found.complete[place]),
                 band=BANDS[band[place]],
-                deterioration=None,
-                novelty=None,
+                deterioration=_known(risk[place]),
+                novelty=_known(self._ward.novelty[rows[place]]) if strange else None,
                 priority=int(priority[place]),
-                model=self._model,
+                model=self._learned.name,
                 explanation=msgspec.json.encode(
-                    record(tick.explained(self._ward, judged, place, model=self._model))
+                    record(
+                        tick.explained(
+                            self._ward,
+                            judged,
+                            place,
+                            model=self._learned.name,
+                            risk=_known(risk[place]),
+                        )
+                    )
                 ).decode(),
                 remember=bool(remember[place]),
             )
@@ -390,6 +484,14 @@ class RiskDuty:
         days = np.clip((now_s - ward.learned_s[due]) / LEARN_SECONDS, 1, WINDOW_DAYS)
         learn(ward.baselines, due, usual_of(hourly, local), days, frozen)
         ward.learned_s[due] = now_s
+
+
+def _score_of(learned: Sequence[LayerScore], layer: Layer, place: int) -> float | None:
+    return next((_known(one.score[place]) for one in learned if one.layer == layer), None)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _heard(row: Mapping[str, Any]) -> Heard:

@@ -106,6 +106,9 @@ class Ward:
     """(layers, rows): since when a layer asks for nothing; NaN: it does."""
     told: Told = field(init=False)
     peaks: dict[Layer, Peaks] = field(init=False)
+    novelty: Floats = field(init=False)
+    novelty_s: Floats = field(init=False)
+    """How strange the day was when it was last looked at, and when; NaN and -inf for never."""
     least: Floats = field(init=False)
     """(layers, rows): the score that a layer must reach at the resident's station."""
     devices: "Devices" = field(init=False)
@@ -123,6 +126,8 @@ class Ward:
         self.calm_since_s = np.full((len(LAYERS), rows), np.nan)
         self.told = Told.nothing(rows)
         self.peaks = {layer: Peaks.of_nobody(rows) for layer in LEARNED}
+        self.novelty = np.full(rows, np.nan)
+        self.novelty_s = np.full(rows, -np.inf)
         self.least = np.full((len(LAYERS), rows), -np.inf)
         self.devices = Devices()
 
@@ -331,7 +336,7 @@ CALM_SHARE: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class LayerScore:
     """Scores of a learned layer for some rows, NaN where there is none, and what it asks for."""
 
     layer: Layer
@@ -342,7 +347,7 @@ class Learned:
 def decide(
     ward: Ward,
     judged: Judged,
-    learned: Sequence[Learned],
+    learned: Sequence[LayerScore],
     rules: NDArray[np.int8],
     modes: NDArray[np.int8],
 ) -> Decided:
@@ -409,6 +414,24 @@ def remember(ward: Ward, episodes: Sequence[Mapping[str, Any]]) -> None:
             ward.told.high_told_s[row] = ward.told.high_seen_s[row] = told_s
 
 
+def day(ward: Ward, judged: Judged) -> tuple[Floats, Floats]:
+    """Return (n, HOURS, signs) for `features`, and (n, vitals) of what is usual, NaN for unknown.
+
+    The last hour is the present one as it is now; its mean comes when it is over.
+    """
+    rows, age_s = judged.rows, judged.age_s
+    now = np.where(age_s <= CURRENT_S, judged.value, np.nan)
+    seen = age_s[_CONSCIOUSNESS] <= SEEN_S
+    code = np.where(seen, judged.value[_CONSCIOUSNESS], 0.0).astype(np.int64)
+    now[_CONSCIOUSNESS] = np.where(seen, GCS[code], np.nan)
+    now[_OXYGEN] = np.where(age_s[_OXYGEN] <= SEEN_S, judged.value[_OXYGEN], np.nan)
+    present = ward.ring[-1]
+    present[:, rows] = np.where(np.isnan(now), present[:, rows], now)
+    known = ward.baselines.usual.hours[:, ALL_DAY, rows] > 0
+    usual = np.where(known, judged.distance.centre, np.nan)
+    return ward.ring[:, :, rows].transpose(2, 0, 1), usual.T
+
+
 def _limits(by_hand: Bools) -> Floats:
     """Return how old each parameter may be."""
     limits: Floats = np.maximum(AGE_LIMIT_S[:, None], np.where(by_hand, BY_HAND_S, 0.0))
@@ -425,7 +448,7 @@ def _grown(memory: quality.Memory) -> quality.Memory:
 
 _REMEMBERED: Final = (
     "value", "at_s", "seen", "seen_s", "ring", "learned_s", "points", "level_since_s",
-    "calm_since_s", "least",
+    "calm_since_s", "least", "novelty", "novelty_s",
 )  # fmt: skip
 _VITAL_COLUMNS: Final = np.array([COLUMN[name] for name in VITALS])
 

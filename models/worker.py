@@ -2,12 +2,14 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -70,6 +72,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001  e
     """Work until told to stop."""
     if not settings.database:
         raise SettingError("Set ANXIN_DATABASE, or run everything with `anxin up`.")
+    # One core a worker: before scikit-learn is loaded, which asks only then.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     migrate(settings.database)
     ours = as_role(settings.database, "anxin_worker")
     uvloop.run(serve(structs.replace(settings, database=ours)))
@@ -189,7 +193,12 @@ class Worker:
         self._timescale: bool | None = None
         self.metrics = Metrics()
         self.audit = AuditKeeper(db, settings, AuditMetrics(self.metrics.registry))
-        self.risk = RiskDuty(settings.database, self._zone, RiskMetrics(self.metrics.registry))
+        self.risk = RiskDuty(
+            settings.database,
+            self._zone,
+            RiskMetrics(self.metrics.registry),
+            Path(settings.artefacts) if settings.artefacts else None,
+        )
         self.delivery = Delivery(telling or db, settings, delivery.Metrics(self.metrics.registry))
         self.escalator = Escalator(
             urgent or db, self._zone, escalate.Metrics(self.metrics.registry)

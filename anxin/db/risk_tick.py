@@ -147,9 +147,19 @@ class RiskTick:
         """Return what each model may do, from everywhere to the narrowest place."""
         return await self._rows("modes")
 
-    async def rates(self, days: float) -> list[DictRow]:
-        """Return how often the models alarmed lately, by resident and kind, with outcomes."""
-        return await self._rows("rates", days=days)
+    async def peaks(self, bundle_seconds: float) -> Mapping[str, Any]:
+        """Return the highest learned scores of a week: resident, block, deterioration, novelty."""
+        (row,) = await self._rows("peaks", bundle=bundle_seconds)
+        return row
+
+    async def told(self, bundle_seconds: float) -> Mapping[str, Any]:
+        """Return learned layers' alarms of a week: resident, block, rising (else unusual)."""
+        (row,) = await self._rows("told", bundle=bundle_seconds)
+        return row
+
+    async def labels(self, days: float) -> list[DictRow]:
+        """Return by station what came of alarms: resident, of_model (else of NEWS2), real."""
+        return await self._rows("labels", days=days)
 
     async def baselines(self, numbers: int) -> tuple[Ints, Floats, Floats]:
         """Return residents, since when, and (numbers, residents) of what is known of them."""
@@ -196,8 +206,8 @@ class RiskTick:
                 {"model": model, "version": version, "fault": fault, "state": state},
             )
 
-    async def set_mode(self, model: Model, place_id: int | None, mode: Mode, why: str) -> bool:
-        """Make a model that alarms at this very place more careful; return whether it did."""
+    async def set_mode(self, model: Model, place_id: int, mode: Mode, why: str) -> bool:
+        """Make a model more careful at a place where it may alarm; return whether it did."""
         async with self._transaction() as connection:
             done = await connection.execute(
                 _SQL["set_mode"],

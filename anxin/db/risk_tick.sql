@@ -161,14 +161,43 @@ SELECT m.model, m.mode, m.place_id,
 FROM model_modes m LEFT JOIN places q ON q.id = m.place_id
 ORDER BY length(q.path) NULLS FIRST
 
--- name: rates
--- How often the models alarmed lately, by resident and kind, and what came of it.
-SELECT resident_id, kind, count(*) AS alarms, count(*) FILTER (WHERE outcome = 'real') AS real,
-       count(*) FILTER (WHERE outcome = 'false') AS "false"
+-- name: peaks
+-- The highest learned scores of the last week, by resident and bundle of six hours.
+SELECT coalesce(array_agg(resident_id), '{}') AS resident, coalesce(array_agg(block), '{}') AS block,
+       coalesce(array_agg(coalesce(deterioration, 'NaN')), '{}') AS deterioration,
+       coalesce(array_agg(coalesce(novelty, 'NaN')), '{}') AS novelty
+FROM (
+    SELECT resident_id, floor(date_part('epoch', at) / %(bundle)s)::bigint AS block,
+           max(deterioration)::float8 AS deterioration, max(novelty)::float8 AS novelty
+    FROM risk_history
+    WHERE at > now() - interval '7 days' AND resident_id %% %(shards)s = ANY(%(mine)s::bigint[])
+    GROUP BY 1, 2
+) AS highest
+
+-- name: told
+-- Alarms of the learned layers in the last week, by bundle.
+SELECT coalesce(array_agg(resident_id), '{}') AS resident,
+       coalesce(array_agg(floor(date_part('epoch', raised_at) / %(bundle)s)::bigint), '{}') AS block,
+       coalesce(array_agg((kind = 'risk_rising')::integer::bigint), '{}') AS rising
 FROM alarms
-WHERE kind IN ('early_warning', 'risk_rising', 'unusual')
-  AND raised_at > now() - %(days)s * interval '1 day' AND resident_id IS NOT NULL
-GROUP BY resident_id, kind
+WHERE kind IN ('risk_rising', 'unusual') AND raised_at > now() - interval '7 days'
+  AND resident_id %% %(shards)s = ANY(%(mine)s::bigint[])
+
+-- name: labels
+-- What people found about the alarms of the learned model and of NEWS2, station by station.
+SELECT s.id AS station, array_agg(f.resident_id) AS resident,
+       array_agg((f.kind = 'risk_rising')::integer::bigint) AS of_model,
+       array_agg((f.outcome = 'real')::integer::bigint) AS real
+FROM risk_feedback f
+JOIN residents r ON r.id = f.resident_id JOIN places p ON p.id = r.place_id
+JOIN LATERAL (
+    SELECT q.id FROM places q
+    WHERE q.id = ANY(string_to_array(btrim(p.path, '/'), '/')::bigint[])
+      AND q.kind IN ('facility', 'village') LIMIT 1
+) AS s ON true
+WHERE f.kind IN ('risk_rising', 'early_warning')
+  AND f.closed_at > now() - %(days)s * interval '1 day'
+GROUP BY s.id
 
 -- name: baselines
 SELECT coalesce(array_agg(resident_id), '{}') AS resident,
@@ -227,11 +256,12 @@ SELECT coalesce(array_agg(k.resident_id), '{}') AS resident,
 FROM risk k WHERE k.resident_id %% %(shards)s = ANY(%(mine)s::bigint[])
 
 -- name: set_mode
--- What the platform decides by itself, and tells why; a person's word at the same place is changed
--- only to something more careful.
-UPDATE model_modes SET mode = %(mode)s, why = %(why)s, since = now(), by_id = NULL
-WHERE model = %(model)s AND place_id IS NOT DISTINCT FROM %(place_id)s::bigint
-  AND mode = 'alarming'
+-- What the platform decides by itself, and tells why: only ever something more careful.
+INSERT INTO model_modes AS m (model, place_id, mode, why)
+SELECT %(model)s, p.id, %(mode)s, %(why)s FROM places p WHERE p.id = %(place_id)s
+ON CONFLICT (model, place_id) DO UPDATE SET mode = excluded.mode, why = excluded.why, since = now(),
+    by_id = NULL
+WHERE m.mode = 'alarming'
 
 -- name: keep_state
 INSERT INTO model_states AS s (model, version, at, fault, state)

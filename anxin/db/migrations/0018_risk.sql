@@ -149,7 +149,7 @@ BEGIN
     FOR one IN
         SELECT split_part(use_, ':', 1) AS table_, split_part(use_, ':', 2) AS uses
         FROM regexp_split_to_table('risk:SIU risk_history:SID baselines:SIU observations:S '
-                                   'model_modes:SU model_states:SIU', '\s+') AS use_
+                                   'model_modes:SIU model_states:SIU', '\s+') AS use_
     LOOP
         FOREACH command_ IN ARRAY string_to_array(one.uses, NULL) LOOP
             command_ := CASE command_ WHEN 'S' THEN 'SELECT' WHEN 'I' THEN 'INSERT'
