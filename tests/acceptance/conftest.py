@@ -10,6 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.acceptance.cable import Cable
 from tests.acceptance.house import NURSE_PASSWORD, House
 from tests.conftest import ADMIN_PASSWORD, Running
 
@@ -77,6 +78,15 @@ def house(anxin: Running, admin: httpx.Client) -> House:
     nurse = f"nurse.{number}"
     make("/users", username=nurse, password=NURSE_PASSWORD, role="nurse", place_id=home)
     return House(anxin, admin, home, nurse, residents, devices)
+
+
+@pytest.fixture
+def cable(house: House) -> Iterator[Cable]:
+    host, _, port = house.running.http.rpartition(":")
+    cable = Cable((host, int(port)))
+    cable.plug_in()
+    yield cable
+    cable.pull_out()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -11,6 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.conftest import Running
 
+AXE: Final = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
 NURSE_PASSWORD: Final = "a-long-password"
 SOON_MS: Final = 5_000
 """Within this the page must show a change; it takes far less."""
@@ -77,3 +79,11 @@ def alarm(page: Page) -> Locator:
 
 def card(page: Page, house: House, name: str) -> Locator:
     return page.locator(f'.card[data-resident="{house.residents[name]}"]')
+
+
+def faults_of(page: Page) -> list[tuple[str, str]]:
+    """Return what axe finds wrong with what the page shows now: the rule, and where."""
+    page.evaluate(AXE.read_text("utf-8"))
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = page.evaluate("tags => axe.run(document, { runOnly: tags })", tags)
+    return [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]]

@@ -1,22 +1,24 @@
 """The nursing-station page in a real browser, against a whole running platform."""
 
 import json
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.acceptance.house import NURSE_PASSWORD, SOON_MS, House, alarm, card, is_live, log_in
+from tests.acceptance.cable import Cable
+from tests.acceptance.house import (
+    NURSE_PASSWORD,
+    SOON_MS,
+    House,
+    alarm,
+    card,
+    faults_of,
+    is_live,
+    log_in,
+)
 from tests.waiting import wait_until
-
-AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
 
 
 def test_wrong_password_is_explained_and_right_one_shows_the_wall(house: House, page: Page) -> None:
@@ -151,66 +153,6 @@ def test_second_nurse_who_comes_too_late_is_told_who_was_first(house: House, pag
     expect(alarm(page).get_by_role("alert")).to_contain_text("已有人先处理了")
     expect(alarm(page).get_by_role("alert")).to_contain_text("admin")
     expect(alarm(page)).to_have_attribute("data-handling", "acknowledged")
-
-
-@dataclass(slots=True)
-class Cable:
-    """A TCP connection to the platform that can be pulled out and put back."""
-
-    target: tuple[str, int]
-    port: int = 0
-    _listener: socket.socket | None = None
-    _open: list[socket.socket] = field(default_factory=list)
-    _threads: list[threading.Thread] = field(default_factory=list)
-
-    def plug_in(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
-        self.port = self._listener.getsockname()[1]
-        self._spawn(self._accept, self._listener)
-
-    def pull_out(self) -> None:
-        """Cut every connection and refuse new ones."""
-        for one in [self._listener, *self._open]:
-            if one is not None:
-                with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
-                one.close()
-        for thread in self._threads:
-            thread.join(10)
-        self._open.clear()
-        self._threads.clear()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                near, _ = listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(self.target)
-            self._open += [near, far]
-            self._spawn(self._carry, near, far)
-            self._spawn(self._carry, far, near)
-
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
-
-    def _spawn(self, work: Callable[..., None], *arguments: socket.socket) -> None:
-        thread = threading.Thread(target=work, args=arguments, name="cable", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-
-@pytest.fixture
-def cable(house: House) -> Iterator[Cable]:
-    host, _, port = house.running.http.rpartition(":")
-    cable = Cable((host, int(port)))
-    cable.plug_in()
-    yield cable
-    cable.pull_out()
 
 
 def test_network_cut_is_loud_and_loses_nothing(house: House, page: Page, cable: Cable) -> None:
@@ -365,12 +307,12 @@ def test_page_has_no_accessibility_faults_in_either_language(
     page.add_init_script(f"localStorage.setItem('anxin.theme', '{theme}')")
     page.goto(f"{house.running.url}/login")
     expect(page.get_by_label("用户名")).to_be_visible()
-    _check(page)
+    assert faults_of(page) == []
     log_in(page, house)
     is_live(page)
     house.sos("王秀英")
     expect(alarm(page)).to_have_count(1, timeout=SOON_MS)
-    _check(page)
+    assert faults_of(page) == []
     page.locator("[data-language]").click()
     expect(page.locator("html")).to_have_attribute("lang", "en")
     expect(alarm(page)).to_contain_text("Emergency call")
@@ -379,15 +321,7 @@ def test_page_has_no_accessibility_faults_in_either_language(
     alarm(page).get_by_role("button", name="On site").click()
     alarm(page).get_by_role("button", name="Close").click()
     expect(page.locator("form.closing")).to_be_visible()
-    _check(page)
+    assert faults_of(page) == []
     # Once chosen, the language stays.
     page.reload()
     expect(alarm(page)).to_contain_text("Emergency call")
-
-
-def _check(page: Page) -> None:
-    """Run axe over what the page shows now."""
-    page.evaluate(AXE.read_text("utf-8"))
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-    found = page.evaluate("tags => axe.run(document, { runOnly: tags })", tags)
-    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]] == []

@@ -1,4 +1,34 @@
-/* Shows the notices that are pushed to this browser. It answers no request and keeps nothing. */
+/* The one worker of the pages. It shows the notices that are pushed to this browser, and opens a
+   relative's page without network from the files that the page has kept. What the API says it
+   neither answers nor keeps: a list of alarms is always the platform's own. */
+
+const SHELL = 'anxin-shell'
+const PATIENCE_MS = 4000
+
+self.addEventListener('fetch', (event) => {
+  const { method, mode, url } = event.request
+  const { origin, pathname } = new URL(url)
+  if (method !== 'GET' || origin !== self.location.origin) return
+  if (mode === 'navigate' && (pathname === '/' || pathname === '/family')) event.respondWith(page(event.request))
+  else if (pathname.startsWith('/assets/')) event.respondWith(part(event.request))
+})
+
+/** The page as the platform has it now; without network, or when that takes long, as it was kept. */
+async function page(request) {
+  const kept = await caches.match('/family', { cacheName: SHELL })
+  if (!kept) return fetch(request)
+  try {
+    const answer = await fetch(request, { signal: AbortSignal.timeout(PATIENCE_MS) })
+    return answer.status < 500 ? answer : kept
+  } catch {
+    return kept
+  }
+}
+
+/** A part has its content's hash in its name, so what was kept is what would come. */
+async function part(request) {
+  return (await caches.match(request, { cacheName: SHELL })) ?? fetch(request)
+}
 
 self.addEventListener('push', (event) => {
   const { title, navigate, ...options } = read(event.data)

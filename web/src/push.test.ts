@@ -73,8 +73,45 @@ describe('the worker for notices', () => {
     expect(visible.postMessage).toHaveBeenCalledWith({ type: 'notice', alarm: '7' })
     expect(visible.focus).toHaveBeenCalled()
   })
+})
 
-  it('answers no request, so no list of alarms is ever an old one', () => {
-    expect([...worker().heard.keys()].sort()).toEqual(['notificationclick', 'push'])
+describe('the worker without network', () => {
+  const KEPT: Record<string, string> = { '/family': 'the page as kept', '/assets/family-1.js': 'kept part' }
+  const match = async (asked: string | { url: string }) =>
+    KEPT[typeof asked === 'string' ? asked : new URL(asked.url).pathname]
+
+  /** What the worker answers to a request; null where it leaves it to the browser. */
+  async function answered(path: string, network: () => Promise<unknown>, mode = 'cors', method = 'GET') {
+    const heard = new Map<string, (event: unknown) => void>()
+    const scope = {
+      location: { origin: HERE },
+      addEventListener: (type: string, listener: (event: unknown) => void) => heard.set(type, listener),
+    }
+    new Function('self', 'caches', 'fetch', source)(scope, { match }, network)
+    let answer: unknown = null
+    heard.get('fetch')?.({ request: { method, mode, url: new URL(path, HERE).href }, respondWith: (one: unknown) => (answer = one) })
+    return await answer
+  }
+  const away = () => Promise.reject(new TypeError('no network'))
+
+  it('opens the page of a relative as it was kept, and as the platform has it where there is a network', async () => {
+    const fresh = { status: 200 }
+    for (const path of ['/', '/family', '/family?alarm=7']) {
+      expect(await answered(path, away, 'navigate')).toBe('the page as kept')
+      expect(await answered(path, async () => fresh, 'navigate')).toBe(fresh)
+      expect(await answered(path, async () => ({ status: 502 }), 'navigate')).toBe('the page as kept')
+    }
+    expect(await answered('/assets/family-1.js', away)).toBe('kept part')
+  })
+
+  it('never answers for the API, the station or another site, so no list of alarms is ever an old one', async () => {
+    for (const path of ['/api/v1/alarms', '/api/v1/me', '/api/v1/residents/7/status', '/push.js']) {
+      expect(await answered(path, away)).toBeNull()
+    }
+    for (const path of ['/station', '/login', '/api/docs']) expect(await answered(path, away, 'navigate')).toBeNull()
+    expect(await answered('https://elsewhere.example.com/assets/family-1.js', away)).toBeNull()
+    expect(await answered('/family', away, 'navigate', 'POST')).toBeNull()
+    // It keeps nothing by itself: the page says what it is made of.
+    expect(source).not.toMatch(/\.(put|add|addAll)\(/)
   })
 })

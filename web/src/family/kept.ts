@@ -17,6 +17,10 @@ export interface Kept {
 }
 
 const KEPT = 'anxin.family'
+/** Before the number of a resident: whom to call. */
+export const STATION = 'anxin.station.'
+/** The cache of the files that the page is made of; the worker in public/push.js reads it. */
+export const SHELL = 'anxin-shell'
 
 export function keep(kept: Kept): void {
   try {
@@ -39,7 +43,10 @@ export function keptUser(): User | null {
   return kept()?.user ?? null
 }
 
-/** After a logout nothing of a relative stays on the device. */
+/** After a logout nothing of a relative stays on the device, nor the page that would show it. */
 export function forget(): void {
-  localStorage.removeItem(KEPT)
+  for (const key of Object.keys(localStorage)) {
+    if (key === KEPT || key.startsWith(STATION)) localStorage.removeItem(key)
+  }
+  if ('caches' in window) void caches.delete(SHELL)
 }

@@ -172,7 +172,7 @@ export function useRelatives(user: User) {
           name: resident.name,
           state,
           since: status?.since ?? null,
-          heard_at: null,
+          heard_at: status?.heard_at ?? null,
         })),
       })
     },
