@@ -28,6 +28,7 @@ DOCS: Final = Path(__file__).parent.parent / "docs"
 DIAGRAMS: Final = {
     "people": ("places", "residents", "users", "role_rights", "family_links", "sessions",
                "login_attempts", "tickets", "outside_identities", "outside_logins"),
+    "accounts": ("second_factors", "recovery_codes", "known_devices"),
     "devices": ("devices", "assignments", "device_states", "device_changes", "commands",
                 "enrolments", "listening"),
     "readings": ("telemetry", "latest", "events", "minute_rollup", "hour_rollup", "rollup_due",
@@ -35,7 +36,6 @@ DIAGRAMS: Final = {
     "alarms": ("alarms", "timeline", "outbox", "receipts"),
     "escalation": ("shifts", "ladders", "escalations", "contacts", "deliveries"),
     "stations": ("stations", "self_tests"),
-    "risk": ("risk", "risk_history", "baselines", "observations", "model_modes", "model_states"),
     "risk": ("risk", "risk_history", "baselines", "observations", "model_modes", "model_states"),
     "privacy": ("person_keys", "identities", "relatives", "consents", "erasures", "erased_spans"),
     "audit": ("audit", "audit_waiting", "audit_checkpoints"),
