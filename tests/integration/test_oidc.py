@@ -78,6 +78,7 @@ LIES: dict[str, dict[str, Any]] = {
     "for several, authorized another": {
         "claims": {"aud": [CLIENT_ID, "somebody-else"], "azp": "somebody-else"}
     },
+    "for another, authorized us": {"claims": {"aud": "somebody-else", "azp": CLIENT_ID}},
     "no audience": {"claims": {"aud": None}},
     "of another issuer": {"claims": {"iss": "https://evil.example"}},
     "no issuer": {"claims": {"iss": None}},
@@ -175,10 +176,9 @@ async def test_a_key_that_is_no_longer_published_is_forgotten_within_ten_minutes
 ) -> None:
     async with known(provider) as one:
         await again(one, provider, timedelta())
-        stolen = provider.keys
+        provider.signs_with = provider.keys[-1]
         provider.rotate(keep=False)
         assert await again(one, provider, timedelta(seconds=5)) == "subject-1"
-        provider.signs_with = stolen[-1]
         with pytest.raises(SignInRefused):
             await again(one, provider, timedelta(minutes=11))
 
