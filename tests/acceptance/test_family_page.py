@@ -140,12 +140,12 @@ def test_alarm_comes_at_once_and_tells_what_is_done_by_whom_as_it_is_done(
 
     identity = alarm.get_attribute("data-alarm")
     with nurse(house) as her:
-        for step, told in (("acknowledge", "护士接警"), ("arrive", "护士到场")):
+        for step, told in (("acknowledge", "护理员接警"), ("arrive", "护理员到场")):
             her.post(f"/alarms/{identity}/{step}", json={}).raise_for_status()
             expect(alarm).to_contain_text(told, timeout=SOON_MS)
         done = {"outcome": "real", "note": "扶起，无外伤"}
         her.post(f"/alarms/{identity}/close", json=done).raise_for_status()
-    expect(page.locator("[data-list=over] [data-alarm]")).to_contain_text("护士处置完成：属实")
+    expect(page.locator("[data-list=over] [data-alarm]")).to_contain_text("护理员处置完成：属实")
     expect(relative(page, house, WANG)).to_have_attribute("data-state", "well")
     # By role: no name of who works there, and none of their notes.
     assert house.nurse not in page.content()
@@ -208,7 +208,7 @@ def test_today_visits_call_consents_and_who_looked_are_told_in_plain_words(
     expect(page.locator("[data-call]")).to_have_attribute("href", "tel:023-49800001")
     expect(page.locator("[data-call]")).to_contain_text(re.compile(r"给康宁养老院\d+打电话"))
     part(page, "access").locator("summary").click()
-    expect(part(page, "access")).to_contain_text(f"护士 {house.nurse}")
+    expect(part(page, "access")).to_contain_text(f"护理员 {house.nurse}")
     expect(part(page, "access")).to_contain_text("您本人")
     part(page, "consents").locator("summary").click()
     expect(part(page, "consents")).to_contain_text("老人本人同意")
@@ -241,7 +241,7 @@ def test_network_cut_is_told_with_its_seconds_and_the_same_alarms_are_there_agai
     shown = page.locator("[data-alarm]")
     expect(shown).to_have_count(1)
     expect(shown).to_have_attribute("data-handling", "acknowledged")
-    expect(shown).to_contain_text("护士接警")
+    expect(shown).to_contain_text("护理员接警")
 
 
 def test_page_opens_without_network_and_says_of_when_its_picture_is(
@@ -337,7 +337,7 @@ def test_each_role_has_its_page_and_is_told_so_on_another(
     is_live(page)
     expect(page).to_have_url(f"{house.running.url}/station")
     page.goto(f"{house.running.url}/family")
-    expect(page.get_by_role("alert")).to_contain_text("“家人”页面不给护士账号使用")
+    expect(page.get_by_role("alert")).to_contain_text("“家人”页面不给护理员账号使用")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

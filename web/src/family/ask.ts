@@ -2,8 +2,11 @@
 import { ref, shallowRef, watch } from 'vue'
 import { ApiError, Unreachable, call } from '../api'
 
-/** Ask whenever `path` becomes another one; null asks nothing. An older answer never replaces a newer one. */
-export function useAnswer<Answer>(path: () => string | null) {
+/** Ask whenever `path`, or what `again` tells, becomes another one; null asks nothing.
+ *
+ * An older answer never replaces a newer one.
+ */
+export function useAnswer<Answer>(path: () => string | null, again: () => unknown = () => null) {
   const value = shallowRef<Answer | null>(null)
   const failed = ref(false)
   let latest = 0
@@ -23,6 +26,6 @@ export function useAnswer<Answer>(path: () => string | null) {
     }
   }
 
-  watch(path, () => void read(), { immediate: true })
+  watch([path, again], () => void read(), { immediate: true })
   return { value, failed, read }
 }
