@@ -49,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_key: str = ""
     tls_client_ca: str = ""
     """Certificates of who may issue those of devices; empty: devices are let in by secret only."""
+    tls_client_crl: str = ""
+    """Lists of certificates of devices that their issuer has taken back, PEM or DER."""
     tls_client_required: bool = False
     """Refuse devices without a certificate, also those with a secret."""
     public_mqtt: str = ""

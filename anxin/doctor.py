@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from anxin.certificates import Revocations, authorities
 from anxin.config import Address, Settings
 from anxin.db.server import describe
 from anxin.embedded import Account, binaries_directory, reachable_binaries
@@ -261,6 +262,31 @@ def _certificate(settings: Settings) -> Findings:
     )
 
 
+def _authorities(settings: Settings) -> Findings:
+    """Look at who may issue certificates of devices, and at what they have taken back."""
+    if not settings.tls_client_ca:
+        return
+    now = datetime.now(UTC)
+    for one in authorities(settings.tls_client_ca):
+        name = one.subject.rfc4514_string()
+        days = (one.not_valid_after_utc - now) / timedelta(days=1)
+        if days < 0:
+            text = f"the client authority {name} has expired: its devices are shut out. Renew it"
+            yield Verdict.FAULT, text
+        elif days < _CERTIFICATE_WARNING_DAYS:
+            yield Verdict.NOTE, f"the client authority {name} expires in {days:.0f} days: renew it"
+        else:
+            yield Verdict.GOOD, f"the client authority {name} expires in {days:.0f} days"
+    if not settings.tls_client_crl:
+        return
+    revocations = Revocations.read(settings)
+    text = f"{len(revocations)} certificate(s) of devices are taken back"
+    if revocations.overdue(now):
+        yield Verdict.FAULT, f"{text}, but the list is overdue: fetch the new one"
+    else:
+        yield Verdict.GOOD, text
+
+
 def _data_keys(settings: Settings) -> Findings:
     """Compare the keys that are there with those that sealed fields depend on."""
     try:
@@ -353,4 +379,5 @@ CHECKS: Final[tuple[tuple[str, Callable[[Settings], Findings]], ...]] = (
     ("http", _http_port),
     ("mqtt", _mqtt_port),
     ("tls", _certificate),
+    ("tls clients", _authorities),
 )

@@ -61,7 +61,8 @@ class Listener:
 
     `device_rate` (messages/s for long, 0 = no limit) and `device_burst` bound one device over
     all its connections, `address_rate` (with ten seconds of it at once) all devices of one address;
-    `connect_rate` and `connect_burst` bound its new connections. `reuse_port` lets several
+    `connect_rate` and `connect_burst` bound its new connections. `revoked` is asked of a client's
+    certificate (DER) whether it was taken back. `reuse_port` lets several
     processes share the port. On leaving, no more is read; what was submitted may still be
     acknowledged for `stop_within_s`.
     """
@@ -72,6 +73,7 @@ class Listener:
         address: Address,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        revoked: Callable[[bytes], bool] | None = None,
         device_rate: int = 200,
         device_burst: int = 5000,
         address_rate: int = 0,
@@ -85,6 +87,7 @@ class Listener:
         self.gate = gate
         self.address = address
         self.ssl_context = ssl_context
+        self.revoked = revoked
         self.of_device = Buckets(device_rate, device_burst)
         self.of_address = Buckets(address_rate, 10 * address_rate)
         self.door = Door(connect_rate, connect_burst)
@@ -399,6 +402,14 @@ class Link(asyncio.Protocol):
             wrapped and wrapped.version(),
             wrapped and wrapped.getpeercert(),
         )
+        revoked = self.listener.revoked
+        certificate = wrapped and revoked and wrapped.getpeercert(binary_form=True)
+        if revoked and certificate and revoked(certificate):
+            logger.warning("certificate_revoked", names=sorted(self.peer.names))
+            self.listener.refused["certificate_revoked"] += 1
+            self._ended = True
+            self._transport.abort()
+            return
         if not self.listener.door.lets_connect(self.peer.address, self._loop.time()):
             self.listener.refused["connect_rate"] += 1
             self._ended = True

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import resource
 import signal
-import ssl
 from contextlib import AsyncExitStack
 
 import uvloop
@@ -15,7 +14,7 @@ from anxin.logs import log
 from ingest.listener import Listener
 from ingest.metrics import serve_metrics
 from ingest.service import IngestService
-from ingest.tls import keep_certificate, server_context
+from ingest.tls import Credentials
 
 _log = log(__name__)
 
@@ -46,13 +45,14 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(IngestService(settings))
-        addresses = _addresses(settings)
+        credentials = Credentials(settings) if settings.mqtts else None
         listeners = [
             await stack.enter_async_context(
                 Listener(
                     service,
                     Address.parse(address),
-                    ssl_context=context,
+                    ssl_context=credentials.context if tls and credentials else None,
+                    revoked=credentials.revoked if tls and credentials else None,
                     device_rate=settings.device_rate,
                     device_burst=settings.device_burst,
                     address_rate=settings.address_rate,
@@ -61,7 +61,7 @@ async def serve(settings: Settings) -> None:
                     reuse_port=settings.ingest_share_port,
                 )
             )
-            for address, context in addresses
+            for address, tls in _addresses(settings)
         ]
         if settings.ingest_metrics:
             where = Address.parse(settings.ingest_metrics)
@@ -70,22 +70,20 @@ async def serve(settings: Settings) -> None:
             "ingest_ready" if service.ready.is_set() else "ingest_listens",
             ports=[listener.port for listener in listeners],
         )
-        keepers = [
-            asyncio.create_task(keep_certificate(context, settings), name="certificate")
-            for _, context in addresses
-            if context is not None
-        ]
+        keeper: asyncio.Task[None] | None = None
+        if credentials is not None:
+            keeper = asyncio.create_task(credentials.keep(), name="certificate")
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, credentials.look)
         await stop.wait()
-        for keeper in keepers:
+        if keeper is not None:
             keeper.cancel()
 
 
-def _addresses(settings: Settings) -> list[tuple[str, ssl.SSLContext | None]]:
-    addresses: list[tuple[str, ssl.SSLContext | None]] = []
-    if settings.mqtt:
-        addresses.append((settings.mqtt, None))
-    if settings.mqtts:
-        addresses.append((settings.mqtts, server_context(settings)))
+def _addresses(settings: Settings) -> list[tuple[str, bool]]:
+    """Return where to listen, and whether with TLS."""
+    addresses = [
+        (text, tls) for text, tls in ((settings.mqtt, False), (settings.mqtts, True)) if text
+    ]
     if not addresses:
         raise SettingError("Set ANXIN_MQTT or ANXIN_MQTTS: there is nowhere to listen.")
     return addresses

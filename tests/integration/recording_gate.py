@@ -5,6 +5,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from typing import Any
 
 from anxin.config import Address
 from anxin.errors import DatabaseUnavailable
@@ -105,13 +106,13 @@ class RecordingGate:
 
 @contextlib.asynccontextmanager
 async def listening(
-    *, ssl_context: ssl.SSLContext | None = None, **options: float
+    *, ssl_context: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncIterator[tuple[RecordingGate, Listener]]:
     """Run a listener on a free port of loopback in front of a recording gate."""
     gate = RecordingGate()
     address = Address("127.0.0.1", 0)
     options.setdefault("stop_within_s", 2)
-    async with Listener(gate, address, ssl_context=ssl_context, **options) as listener:  # type: ignore[arg-type]
+    async with Listener(gate, address, ssl_context=ssl_context, **options) as listener:
         yield gate, listener
 
 

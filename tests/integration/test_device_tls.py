@@ -15,7 +15,7 @@ from anxin.config import Address, Settings
 from anxin.errors import SettingError
 from ingest.listener import Listener
 from ingest.service import IngestService
-from ingest.tls import keep_certificate, server_context
+from ingest.tls import Credentials, server_context
 from tests import mqtt_wire as wire
 from tests.factories import Ward
 from tests.integration.recording_gate import RawClient, listening
@@ -53,6 +53,24 @@ class Authority:
                 "-CAcreateserial", "-days", "5", "-extfile", extensions, "-out", made)  # fmt: skip
         return made, key
 
+    def take_back(self, *certificates: Path, days: int = 9) -> bytes:
+        """Return a list of the certificates that were taken back, good for so many days."""
+        settings = self.directory / f"{self.name}.cnf"
+        index, number = self.directory / f"{self.name}.index", self.directory / f"{self.name}.num"
+        index.touch()
+        number.write_text("01\n")
+        settings.write_text(
+            f"[ca]\ndefault_ca=a\n[a]\ndatabase={index}\ncrlnumber={number}\n"
+            f"default_md=sha256\ndefault_crl_days={max(days, 1)}\nunique_subject=no\n"
+        )
+        common = ("-config", settings, "-keyfile", self.key, "-cert", self.certificate)
+        for certificate in certificates:
+            openssl("ca", *common, "-revoke", certificate)
+        made = self.directory / f"{self.name}.crl"
+        past = ("-crl_lastupdate", "20200101000000Z", "-crl_nextupdate", "20200102000000Z")
+        openssl("ca", *common, "-gencrl", "-out", made, *(past if days < 0 else ()))
+        return made.read_bytes()
+
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
@@ -78,13 +96,21 @@ def ward(dsn: str) -> Iterator[Ward]:
 
 
 @contextlib.asynccontextmanager
-async def serving(dsn: str, settings: Settings) -> AsyncIterator[Listener]:
+async def serving(
+    dsn: str, settings: Settings, credentials: Credentials | None = None
+) -> AsyncIterator[Listener]:
     """Run the real front door with TLS."""
     settings = msgspec.structs.replace(settings, database=dsn)
-    context = server_context(settings)
+    credentials = credentials or Credentials(settings)
     async with (
         IngestService(settings) as service,
-        Listener(service, Address("127.0.0.1", 0), ssl_context=context, stop_within_s=2) as door,
+        Listener(
+            service,
+            Address("127.0.0.1", 0),
+            ssl_context=credentials.context,
+            revoked=credentials.revoked,
+            stop_within_s=2,
+        ) as door,
     ):
         yield door
 
@@ -245,9 +271,9 @@ async def test_a_renewed_certificate_is_taken_up_while_connections_go_on(
 
     put(ours.issue("localhost", names="IP:127.0.0.1"))
     options = msgspec.structs.replace(settings, tls_cert=str(cert), tls_key=str(key))
-    async with serving(dsn, options) as door:
-        assert door.ssl_context is not None
-        keeper = asyncio.create_task(keep_certificate(door.ssl_context, options, 0.05))
+    credentials = Credentials(options)
+    async with serving(dsn, options, credentials) as door:
+        keeper = asyncio.create_task(credentials.keep(0.05))
         trust = ssl.create_default_context(cafile=str(ours.certificate))
         first = RawClient(*await asyncio.open_connection("127.0.0.1", door.port, ssl=trust))
         first.send(wire.connect(V5, "mat", secret.encode()))
@@ -263,3 +289,127 @@ async def test_a_renewed_certificate_is_taken_up_while_connections_go_on(
         assert await log_in(door.port, ours, "mat", secret) is None
         keeper.cancel()
         first.abort()
+
+
+# taken back
+
+
+async def test_a_certificate_that_was_taken_back_opens_nothing_and_its_neighbours_feel_nothing(
+    dsn: str, ward: Ward, tmp_path: Path, settings: Settings, ours: Authority
+) -> None:
+    clients = Authority(tmp_path, "clients")
+    secret, _ = ward.device("mat"), ward.device("other")
+    mat, other = clients.issue("mat"), clients.issue("other")
+    file = tmp_path / "taken-back.crl"
+    file.write_bytes(clients.take_back())
+    options = msgspec.structs.replace(
+        settings, tls_client_ca=str(clients.certificate), tls_client_crl=str(file)
+    )
+    credentials = Credentials(options)
+    async with serving(dsn, options, credentials) as door:
+        keeper = asyncio.create_task(credentials.keep(60))
+        assert await log_in(door.port, ours, "mat", None, mat) == LET_IN
+        file.write_bytes(clients.take_back(mat[0]))
+        credentials.look()
+        await eventually(lambda: credentials.revoked(der(mat[0])))
+        assert await log_in(door.port, ours, "mat", None, mat) is None
+        assert await log_in(door.port, ours, "mat", secret, mat) is None
+        assert door.refused["certificate_revoked"] == 2
+        assert await log_in(door.port, ours, "mat", secret) == LET_IN
+        assert await log_in(door.port, ours, "other", None, other) == LET_IN
+        # A file that cannot be used takes nothing away, and one that is overdue shuts nobody out.
+        for content in (b"no list", clients.take_back(days=-1)):
+            file.write_bytes(content)
+            credentials.look()
+            await eventually(lambda: not credentials.asked)
+            assert await log_in(door.port, ours, "mat", None, mat) is None
+            assert await log_in(door.port, ours, "other", None, other) == LET_IN
+        keeper.cancel()
+
+
+def der(certificate: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(certificate.read_text())
+
+
+def test_a_list_that_nobody_vouches_for_is_refused(
+    tmp_path: Path, settings: Settings, foreign: Authority
+) -> None:
+    clients = Authority(tmp_path, "clients")
+    file = tmp_path / "list.crl"
+    file.write_bytes(foreign.take_back())
+    options = msgspec.structs.replace(settings, tls_client_crl=str(file))
+    with pytest.raises(SettingError, match="needs ANXIN_TLS_CLIENT_CA"):
+        Credentials(options)
+    options = msgspec.structs.replace(options, tls_client_ca=str(clients.certificate))
+    with pytest.raises(SettingError, match="not signed by an authority"):
+        Credentials(options)
+    file.write_text("nothing")
+    with pytest.raises(SettingError, match="no revocation list"):
+        Credentials(options)
+
+
+async def test_a_client_authority_is_exchanged_without_a_restart(
+    dsn: str, ward: Ward, tmp_path: Path, settings: Settings, ours: Authority
+) -> None:
+    ward.device("mat")
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    before, after = old.issue("mat"), new.issue("mat")
+    file = tmp_path / "clients.crt"
+    file.write_bytes(old.certificate.read_bytes())
+    options = msgspec.structs.replace(settings, tls_client_ca=str(file))
+    credentials = Credentials(options)
+    async with serving(dsn, options, credentials) as door:
+        keeper = asyncio.create_task(credentials.keep(0.05))
+        assert await log_in(door.port, ours, "mat", None, before) == LET_IN
+        assert await log_in(door.port, ours, "mat", None, after) is None
+        file.write_bytes(new.certificate.read_bytes())
+        async with asyncio.timeout(10):
+            while await log_in(door.port, ours, "mat", None, after) is None:
+                pass
+        assert await log_in(door.port, ours, "mat", None, before) is None
+        keeper.cancel()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_certificate_that_was_taken_back_resumes_no_session(
+    tmp_path: Path, settings: Settings, ours: Authority, version: ssl.TLSVersion
+) -> None:
+    clients = Authority(tmp_path, "clients")
+    mat = clients.issue("mat")
+    file = tmp_path / "taken-back.crl"
+    file.write_bytes(clients.take_back())
+    options = msgspec.structs.replace(
+        settings, tls_client_ca=str(clients.certificate), tls_client_crl=str(file)
+    )
+    credentials = Credentials(options)
+    context = ssl.create_default_context(cafile=str(ours.certificate))
+    context.load_cert_chain(*mat)
+    context.minimum_version = context.maximum_version = version
+
+    def answer(
+        port: int, session: ssl.SSLSession | None
+    ) -> tuple[bytes, ssl.SSLSession | None, bool | None]:
+        """Connect once, in a session if given; return what was answered, and the session."""
+        with (
+            socket.create_connection(("127.0.0.1", port), 5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as wrapped,
+        ):
+            try:
+                wrapped.sendall(wire.connect(V5, "mat", b"guess"))
+                return wrapped.recv(100), wrapped.session, wrapped.session_reused
+            except OSError:
+                return b"", None, wrapped.session_reused
+
+    async with listening(ssl_context=credentials.context, revoked=credentials.revoked) as (_, door):
+        said, session, _ = await asyncio.to_thread(answer, door.port, None)
+        assert said
+        said, _, reused = await asyncio.to_thread(answer, door.port, session)
+        # TLS 1.2 resumes by its number, which Python cannot switch off; 1.3 does not.
+        assert (bool(said), reused) == (True, version is ssl.TLSVersion.TLSv1_2)
+        file.write_bytes(clients.take_back(mat[0]))
+        keeper = asyncio.create_task(credentials.keep(60))
+        credentials.look()
+        await eventually(lambda: credentials.revoked(der(mat[0])))
+        said, _, reused = await asyncio.to_thread(answer, door.port, session)
+        assert (said, reused) == (b"", version is ssl.TLSVersion.TLSv1_2)
+        keeper.cancel()

@@ -142,3 +142,39 @@ def test_certificates_are_checked_for_time_and_fit(data_dir: Path, tmp_path: Pat
     for broken in (mixed, mixed | {"tls_cert": str(tmp_path / "absent.pem")}, {"mqtts": ":1"}):
         faults = _texts(_settings(data_dir, **broken), Verdict.FAULT)
         assert [fault.split(":")[0] for fault in faults] == ["tls"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+def test_client_authorities_and_what_they_took_back_are_checked(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    authority = Path(_certificate(tmp_path, 100)["tls_cert"])
+    key, empty = authority.with_name("key.pem"), tmp_path / "index"
+    empty.touch()
+    config = tmp_path / "ca.cnf"
+    config.write_text(
+        f"[ca]\ndefault_ca=a\n[a]\ndatabase={empty}\ndefault_md=sha256\ndefault_crl_days=9\n"
+    )
+    made = tmp_path / "list.crl"
+
+    def revocations(*more: str) -> None:
+        command = [
+            *("openssl", "ca", "-config", str(config), "-gencrl", "-keyfile", str(key)),
+            *("-cert", str(authority), "-out", str(made), *more),
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+
+    revocations()
+    settings = _settings(data_dir, tls_client_ca=str(authority), tls_client_crl=str(made))
+    said = [text for text in _texts(settings, Verdict.GOOD) if text.startswith("tls clients")]
+    assert re.search(r"client authority \S+ expires in (99|100) days$", said[0])
+    assert said[1] == "tls clients: 0 certificate(s) of devices are taken back"
+    revocations("-crl_lastupdate", "20200101000000Z", "-crl_nextupdate", "20200102000000Z")
+    assert any("the list is overdue" in text for text in _texts(settings, Verdict.FAULT))
+    made.write_text("nothing")
+    assert any("is no revocation list" in text for text in _texts(settings, Verdict.FAULT))
+    other = tmp_path / "other"
+    other.mkdir()
+    soon = _certificate(other, 5)["tls_cert"]
+    notes = _texts(_settings(data_dir, tls_client_ca=soon), Verdict.NOTE)
+    assert any(text.startswith("tls clients") and text.endswith("renew it") for text in notes)
