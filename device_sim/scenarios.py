@@ -74,12 +74,17 @@ def _on_the_floor(moment: Moment, elapsed_s: float) -> Moment:
 
 
 def _fever(moment: Moment, elapsed_s: float) -> Moment:
-    part = _rise(elapsed_s / (2 * HOUR_S)) * (1 - _rise((elapsed_s - 7 * HOUR_S) / HOUR_S))
+    over = 1 - _rise((elapsed_s - 7 * HOUR_S) / HOUR_S)
+    part = _rise(elapsed_s / (2 * HOUR_S)) * over
+    # Heart and breath are ahead of the thermometer, as in a chest infection.
+    early = _rise(elapsed_s / HOUR_S) * over
     return replace(
         moment,
         temp=_toward(moment.temp, 39.5, part),
-        hr=min(moment.hr + 24 * part, 118),
-        rr=min(moment.rr + 4 * part, 23),
+        hr=min(moment.hr + 48 * early, 117),
+        rr=min(moment.rr + 8 * early, 22.8),
+        spo2=moment.spo2 - 2.5 * early,
+        in_bed=moment.in_bed or early > 0.3,
         activity=moment.activity * (1 - 0.8 * part),
         worn=True,
     )
@@ -164,7 +169,7 @@ SCENARIOS: Final = {
         ),
         Scenario(
             name="fever",
-            about="temperature climbs to 39.5 °C in two hours and stays five (people's clock)",
+            about="heart and breath up in an hour, 39.5 °C in two, for five more (people's clock)",
             lasts_s=8 * HOUR_S,
             slow=True,
             bend=_fever,

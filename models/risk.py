@@ -165,6 +165,10 @@ class RiskDuty:
             self._forget()
             raise
 
+    def look_now(self) -> None:
+        """Let the next tick judge, whenever the last one did."""
+        self._look_at = -np.inf
+
     def _forget(self) -> None:
         """Others may have taken the shards over: what is remembered is no longer right."""
         self._mine = frozenset()
