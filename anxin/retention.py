@@ -49,9 +49,9 @@ KEPT: Final = (
     Kept(("login_attempts", "sessions", "device_changes"), "登录失败、过期会话、设备变更标记",
          "failed logins, ended sessions, marks of changed devices", "they happened", days=1),
     Kept(("tickets",), "流票据", "tickets of the stream", "they run out", days=0),
-)  # fmt: skip
     Kept(("outside_logins",), "未完成的单点登录", "single sign-ons under way", "they run out",
          days=0),
+)  # fmt: skip
 """What is not named here is kept as long as the resident, user, place or device it belongs to."""
 
 
