@@ -43,6 +43,7 @@ KEPT: Final = (
     Kept(("risk_history",), "风险评分历史", "former scores of residents", "their time",
          "risk_days", forgets="forget_risk_history"),
     Kept(("audit",), "审计记录", "who did and saw what", "the deed", "audit_days"),
+    Kept(("imports",), "待导入的名单", "lists that wait to be imported", "they were sent", days=1),
     Kept(("self_tests",), "自检记录", "runs of the self-test", "their start", days=30),
     Kept(("listening",), "平台在线记录", "when the platform was there to listen", "their end",
          days=30),

@@ -14,6 +14,7 @@ from api import (
     alarms,
     audit,
     auth,
+    backups,
     channels,
     consents,
     contacts,
@@ -21,10 +22,13 @@ from api import (
     enrolments,
     erasures,
     export,
+    exports,
     family,
     health,
     identities,
+    imports,
     ladders,
+    limit_templates,
     pages,
     people,
     places,
@@ -97,7 +101,8 @@ def create_app(
     for module in (
         auth, accounts, providers, places, residents, people, vitals, users, identities, devices,
         enrolments, alarms, quarantine, stream, stations, channels, consents, contacts, erasures,
-        export, reports, roster, ladders, audit, usual, visits, family, risk,
+        export, reports, roster, ladders, audit, usual, visits, family, risk, imports,
+        exports, limit_templates, backups,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)

@@ -18,6 +18,7 @@ WITH a AS (DELETE FROM quarantine WHERE received_at < now() - %(quarantine_days)
      c AS (DELETE FROM login_attempts WHERE at < now() - interval '1 day'),
      d AS (DELETE FROM tickets WHERE expires_at < now()),
      e AS (DELETE FROM sessions WHERE expires_at < now() - interval '1 day'),
+     g AS (DELETE FROM imports WHERE expires_at < now()),
      f AS (DELETE FROM listening WHERE until_at < now() - interval '30 days'
                                    AND id < (SELECT max(id) FROM listening))
 SELECT 1

@@ -52,15 +52,17 @@ SHIFT = {"place_id": "{place_id}", "user_id": "{colleague}", "post": "first",
          "begins_at": "{begins}", "ends_at": "{ends}"}  # fmt: skip
 GAPS = {"accept_gaps": "true"}
 CONSENTED = {"purpose": "care", "scopes": ["status"], "given_by": "elder", "how": "paper"}
+LIST = {"kind": "devices", "name": "x.csv", "content": "a2luZApjdWZmCg=="}
+"""A file of one column, `kind`, and one row, `cuff`."""
 HOOK = {"channel": "webhook", "address": "https://example.org/x"}
 
 RULES: Final[dict[tuple[str, str], Rule]] = {
     ("POST", "/auth/login"): Rule(
         OPEN, body={"username": "nurse", "password": "a good password"}),
-    ("POST", "/auth/logout"): Rule(SESSION, done=204, ends_session=True),
     ("GET", "/auth/providers"): Rule(OPEN),
     ("GET", "/auth/providers/{provider}/login"): Rule(OPEN, "provider", done=404),
     ("GET", "/auth/providers/{provider}/callback"): Rule(OPEN, "provider", done=404),
+    ("POST", "/auth/logout"): Rule(SESSION, done=204, ends_session=True),
     ("POST", "/auth/step-up"): Rule(
         SESSION, body={"password": "a good password"}, renews_session=True),
     ("GET", "/me"): Rule(SESSION),
@@ -189,6 +191,27 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
         "contacts.write", "contact", done=204, lacking=404),
     ("POST", "/contacts/{contact_id}/test"): Rule("contacts.write", "contact", lacking=404),
     ("GET", "/reports/answering"): Rule("reports.read", "place", query={"place_id": "{place_id}"}),
+    ("GET", "/reports/devices"): Rule("reports.read", "place", query={"place_id": "{place_id}"}),
+    ("GET", "/imports"): Rule("imports.write"),
+    ("POST", "/imports"): Rule(
+        "imports.write", "place", {**LIST, "place_id": "{place_id}"}, done=201),
+    ("GET", "/imports/{import_id}"): Rule("imports.write", "import", private=True),
+    ("GET", "/imports/{import_id}/rows"): Rule("imports.write", "import", private=True),
+    ("POST", "/imports/{import_id}/mend"): Rule(
+        "imports.write", "import", {}, done=409, private=True),
+    ("POST", "/imports/{import_id}/apply"): Rule("imports.write", "import", private=True),
+    ("DELETE", "/imports/{import_id}"): Rule("imports.write", "import", done=204, private=True),
+    ("GET", "/exports/{kind}"): Rule("export", "place", query={"place_id": "{place_id}"}),
+    ("GET", "/exports/{kind}/template"): Rule("imports.write"),
+    ("GET", "/limits"): Rule("limits.write"),
+    ("GET", "/limit-templates"): Rule("limits.write", rows="template"),
+    ("POST", "/limit-templates"): Rule(
+        "limits.write", "place",
+        {"name": "{new}", "place_id": "{place_id}", "limits": {"hr_high": 110}}, done=201),
+    ("DELETE", "/limit-templates/{template_id}"): Rule("limits.write", "template", done=204),
+    ("POST", "/limit-templates/{template_id}/apply"): Rule(
+        "limits.write", "template", {"resident_ids": []}),
+    ("GET", "/backups"): Rule("administer"),
     ("GET", "/shifts"): Rule("roster.read", rows="shift"),
     ("POST", "/shifts"): Rule("roster.write", "place", {"items": [SHIFT]}, GAPS, done=201),
     ("DELETE", "/shifts/{shift_id}"): Rule("roster.write", "shift", query=GAPS, done=204),
@@ -196,6 +219,8 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("PUT", "/ladders"): Rule(
         "roster.write", "place", {"place_id": "{place_id}", "priority": "low", "steps": STEPS}),
     ("GET", "/ladders/verdict"): Rule("roster.read", "place", query={"place_id": "{place_id}"}),
+    ("POST", "/ladders/verdict"): Rule(
+        "roster.read", "place", {"place_id": "{place_id}", "priority": "low", "steps": STEPS}),
     ("DELETE", "/ladders/{ladder_id}"): Rule("roster.write", "ladder", done=204),
     ("GET", "/audit"): Rule("audit.read", echoes=True),
     ("GET", "/models"): Rule("reports.read"),

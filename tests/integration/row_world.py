@@ -98,6 +98,16 @@ UPDATE places SET phone = '110';
 INSERT INTO visits (resident_id, kind, at, recorded_by)
     SELECT r.id, 'bath', now(), u.id FROM residents r CROSS JOIN users u;
 INSERT INTO quiet_hours (user_id, from_, until_) SELECT id, '22:00', '06:30' FROM users;
+INSERT INTO imports (id, kind, name, created_by, expires_at, applied_at)
+    SELECT gen_random_uuid(), 'residents', n::text, u.id, now() + interval '1 day', now()
+    FROM users u CROSS JOIN generate_series(1, 2) AS n WHERE n = 1 OR u.username = 'admin';
+INSERT INTO limit_templates (place_id, name, limits) SELECT id, 'night', '{}'::jsonb FROM places
+    UNION ALL SELECT NULL, 'everywhere', '{}';
+INSERT INTO backups (made_at, file, bytes, rows, tables, encrypted, version, verified_at)
+    VALUES (now(), 'a.backup', 1, 1, 1, false, '1', now());
+INSERT INTO visits (resident_id, kind, at, recorded_by)
+    SELECT r.id, 'bath', now(), u.id FROM residents r CROSS JOIN users u;
+INSERT INTO quiet_hours (user_id, from_, until_) SELECT id, '22:00', '06:30' FROM users;
 INSERT INTO login_attempts (username, address) VALUES ('somebody', '127.0.0.1');
 INSERT INTO tickets (token_hash, session_hash, expires_at)
     SELECT sha256(token_hash), token_hash, now() + interval '1 minute' FROM sessions;
@@ -437,6 +447,13 @@ VISIBLE: dict[str, Callable[[Viewer, Row], bool]] = {
     ),
     "model_states": lambda v, _: v.may("reports.read"),
     "risk_feedback": lambda v, r: v.sees_alarm(v.find("alarms", r["alarm_id"])),
+    "imports": lambda v, r: (
+        v.id is not None and r["created_by"] == v.id and v.may("imports.write")
+    ),
+    "limit_templates": lambda v, r: v.may("limits.write") and (
+        r["place_id"] is None or v.along(r["place_id"])
+    ),
+    "backups": lambda v, _: v.may("administer"),
     "device_monitoring": lambda v, r: any(
         one["key"] == r["device_key"] and v.sees_device(one) for one in v.stored["devices"]
     ),
@@ -471,6 +488,8 @@ WRITABLE: dict[str, Callable[[Viewer, Row], bool]] = {
     "enrolments": lambda v, r: v.may("devices.write") and v.under(r["place_id"]),
     "observations": VISIBLE["observations"],
     "model_modes": lambda v, r: v.may("models.write") and v.under(r["place_id"]),
+    "imports": VISIBLE["imports"],
+    "limit_templates": lambda v, r: v.may("limits.write") and v.under(r["place_id"]),
 }
 """Whether somebody may add, change or remove a row, or one like it."""
 
@@ -489,6 +508,8 @@ CHANGES = {
     "erasures": "refused_at = now()",
     "enrolments": "withdrawn_at = now()",
     "model_modes": "since = now(), by_id = {me}",
+    "imports": "done = 1",
+    "limit_templates": "limits = '{}'",
 }
 """A change of every row of a table that reads no column: only policies can keep it in bounds."""
 

@@ -20,8 +20,9 @@ from tests.integration.api_world import World
 from tests.integration.row_catalogue import PUBLIC_FACTS, Connection, holes
 from tests.integration.row_world import VISIBLE, Viewer, acting
 
-OPEN_ON_PURPOSE = PUBLIC_FACTS | {"listening", "model_states"}
-"""Tables that are read whole: rights, versions, when the platform was deaf, how models do."""
+OPEN_ON_PURPOSE = PUBLIC_FACTS | {"listening", "model_states", "backups"}
+"""Tables that are read whole: rights, versions, when the platform was deaf, how models do,
+which backups there are."""
 
 
 @dataclass(frozen=True, slots=True)
