@@ -55,12 +55,12 @@ class Connection(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take part of the path."""
-        self._count(url)
+        self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
-        self._count(name + value)
+        self._count(len(name) + len(value) + len(": \r\n"))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -78,8 +78,8 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join([*head, text]))
         self.transport.close()
 
-    def _count(self, data: bytes) -> None:
-        self._size += len(data)
+    def _count(self, size: int) -> None:
+        self._size += size
         if self._size > MOST_HEAD:
             # The parser gives up, and the connection is answered 400 and closed.
             raise ValueError("The head of this request is too large.")

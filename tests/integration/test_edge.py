@@ -189,8 +189,9 @@ async def test_many_that_take_their_time_keep_nobody_out(
 
 @pytest.mark.parametrize("head", [
     GET + b"x: " + b"y" * 300_000, GET + b"x: y\r\n" * 50_000, b"GET /" + b"a" * 300_000,
+    GET + b"x: y\r\n" * 10_000 + b"\r\n", b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n\r\n",
 ])  # fmt: skip
-async def test_a_head_without_end_is_refused_at_once(api: Api, head: bytes) -> None:
+async def test_a_head_that_is_too_large_is_refused_at_once(api: Api, head: bytes) -> None:
     began = monotonic()
     answer = await raw(api, head)
     # What is not read any more resets the connection: the words may get lost on the way.
