@@ -7,10 +7,12 @@ be written.
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import psycopg
+from psycopg.rows import dict_row
 
 from anxin.alarms import state_diagram
 from anxin.config import Settings
@@ -22,6 +24,7 @@ from anxin.rules import PRIORITIES
 from anxin.vitals import CONSCIOUSNESS, METRICS, PRESENCE
 from api.app import create_app
 from tests import web_types
+from tests.integration import row_catalogue
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 
@@ -193,6 +196,12 @@ def _loinc(code: str | None) -> str:
     return f"[{code}](https://loinc.org/{code}/)" if code else "local"
 
 
+def catalogue_table(counts: Mapping[str, int]) -> str:
+    """Return what there is to fence, counted."""
+    rows = [f"| {what} | {count} |" for what, count in counts.items()]
+    return "\n".join(["", "| what | how many |", "|---|---:|", *rows, "", ""])
+
+
 def write() -> None:
     """Write every drawn part anew."""
     web_types.FILE.write_text(web_types.described(), "utf-8")
@@ -215,6 +224,10 @@ def write() -> None:
             for name, tables in DIAGRAMS.items():
                 text = replace_part(text, name, diagram(connection, tables))
             page.write_text(text, "utf-8")
+        with psycopg.connect(server.dsn, row_factory=dict_row) as connection:
+            page = DOCS / "security.md"
+            part = catalogue_table(row_catalogue.counts(connection))
+            page.write_text(replace_part(page.read_text("utf-8"), "catalogue", part), "utf-8")
     shutil.rmtree(directory)
 
 
