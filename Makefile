@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SHELL  := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos sbom audit fuzz clean lock web setup setup-dev format
+.PHONY: help run test check bench chaos screens sbom audit fuzz clean lock web setup setup-dev format
 
 help:                ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ bench: setup-dev     ## measure, and write docs/benchmarks.md
 
 chaos: setup-dev     ## kill things under load and count what was lost
 	@$(BIN)/python -m chaos
+
+screens: setup-dev   ## pictures of every page in both languages: build/screens
+	@$(BIN)/python -m tests.acceptance.screens
 
 sbom: setup-dev      ## write build/sbom.json: what Anxin is made of, CycloneDX 1.6
 	@$(BIN)/python -m supply sbom build/sbom.json

@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,7 +22,10 @@ RESIDENTS: Final = 36
 SCENARIOS: Final = ("sos", "fall", "apnea")
 EVERY: Final = "5m"
 
-FAMILY_SCOPES: Final = ("status", "vitals", "alarms")
+FAMILY_SCOPES: Final = ("status", "vitals", "alarms", "events")
+PHONE: Final = "023-4980 0000"
+VISITS: Final = (("bath", -20, 40, "水温合适，心情好"), ("medical", 46, None, "社区医生复诊"))
+"""Kind, hours from now, minutes, and what the family reads."""
 
 
 class DemoFailed(AnxinError):
@@ -141,6 +145,16 @@ class Console:
             resident = self._items("/residents")[0]
             body = {"user_id": family["id"], "scopes": FAMILY_SCOPES}
             self._ask("POST", f"/residents/{resident['id']}/family", body)
+            self._ask("PATCH", f"/places/{facility['id']}", {"phone": PHONE})
+            self._note_visits(resident["id"])
+
+    def _note_visits(self, resident_id: str) -> None:
+        """Write down what was done for the resident of the family, and what is planned."""
+        now = datetime.now(UTC)
+        for kind, hours, minutes, note in VISITS:
+            at = (now + timedelta(hours=hours)).isoformat(timespec="minutes")
+            visit = {"kind": kind, "at": at, "minutes": minutes, "note": note}
+            self._ask("POST", f"/residents/{resident_id}/visits", visit)
 
     def _create_user(self, name: str, place_id: str | None) -> dict[str, Any]:
         password = getattr(self._logins, name)
@@ -179,7 +193,7 @@ def welcome(stack: Stack, logins: Logins) -> str:
         "",
         "安心演示已就绪 · The Anxin demo is running",
         "",
-        f"  护理站 station   {url}/",
+        f"  页面   pages     {url}/  (护理站 station · 家人 family)",
         f"  接口   API       {url}/api/docs",
         f"  设备   MQTT      {local(stack.mqtt)}",
         "",

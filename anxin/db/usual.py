@@ -89,9 +89,13 @@ class Nights:
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """Today beside what is usual; a metric that was not measured is missing."""
+    """Today beside what is usual; a metric that was not measured is missing.
+
+    Days, hours and nights are those of `zone`.
+    """
 
     until: datetime
+    zone: str
     metrics: dict[str, Measured]
     nights: Nights
 
@@ -104,7 +108,7 @@ async def usual(
     start = datetime.combine(today - timedelta(days=DAYS), time(), zone).astimezone(UTC)
     # It also says whether there is such a resident for the caller.
     if not await count_series(database, scope, resident_id, start=start, end=now):
-        return Usual(now, {}, Nights(None, None))
+        return Usual(now, zone.key, {}, Nights(None, None))
     rows = await database.fetch(
         blocks("usual")["hours"],
         {
@@ -118,7 +122,7 @@ async def usual(
         },
     )
     metrics = {row["metric"]: _measured(row) for row in rows}
-    return Usual(now, metrics, await _nights(database, resident_id, now, zone))
+    return Usual(now, zone.key, metrics, await _nights(database, resident_id, now, zone))
 
 
 def _measured(row: dict[str, Any]) -> Measured:

@@ -1181,6 +1181,7 @@ export interface UserChange {
 
 export interface Usual {
   until: string
+  zone: string
   metrics: Record<string, Measured>
   nights: Nights
 }

@@ -14,6 +14,7 @@ const measured = (today: number | null, low?: number, high?: number): Measured =
 })
 const usual = (metrics: Record<string, Measured>, nights: Usual['nights'] = { last: null, usual: null }): Usual => ({
   until: '2026-11-24T03:00:00Z',
+  zone: 'Asia/Shanghai',
   metrics,
   nights,
 })
@@ -31,7 +32,7 @@ describe('today beside what is usual', () => {
   it('says that a thing is still being learnt, and never calls it usual', () => {
     const line = told('steps', usual({ steps: measured(812) }))
     expect(line?.standing).toBe('learning')
-    expect(line?.text).toContain('已有 3 天')
+    expect(line?.text).toContain('已知 3 天')
   })
 
   it('says of everything that was not measured that it was not', () => {
@@ -42,10 +43,10 @@ describe('today beside what is usual', () => {
   })
 
   it('tells a night with its times, and one that is not over', () => {
-    const last = { date: '2026-11-24', in_bed_at: '2026-11-23T22:05:00', up_at: '2026-11-24T06:40:00', minutes_in_bed: 509, exits: 1 }
+    const last = { date: '2026-11-24', in_bed_at: '2026-11-23T14:05:00Z', up_at: '2026-11-23T22:40:00Z', minutes_in_bed: 509, exits: 1 }
     const usually = { nights: 9, minutes_in_bed: 480, exits: 2, in_bed_minute: 1330, up_minute: 395 }
     expect(told('night', usual({}, { last, usual: usually }))?.text).toBe(
-      '昨晚 22:05 上床，06:40 起床，在床 8 小时 29 分，中间起来 1 次。 平常在床 8 小时 0 分，起来 2 次。 平常 22:10 上床，06:35 起床。',
+      '昨晚 22:05 上床，06:40 起床，在床 8 小时 29 分，中间起来 1 次。平常在床 8 小时 0 分，起来 2 次。平常 22:10 上床，06:35 起床。',
     )
     expect(told('night', usual({}, { last: { ...last, up_at: null }, usual: null }))?.text).toContain('现在还在床上')
   })

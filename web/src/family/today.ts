@@ -1,6 +1,6 @@
 /** Today beside what is usual, as plain sentences; pure but for the language of the page. */
-import { clockTime, number, withUnit } from '../format'
-import { i18n } from '../i18n'
+import { number, withUnit } from '../format'
+import { i18n, language } from '../i18n'
 import type { Measured, Nights, Usual } from '../openapi'
 
 const { t } = i18n.global
@@ -18,7 +18,7 @@ export interface Line {
 /** Every line, also one for what was not measured: silence would look like health. */
 export function lines(usual: Usual): Line[] {
   return [
-    night(usual.nights),
+    night(usual.nights, usual.zone),
     ...VITALS.map((metric) => vital(metric, usual.metrics[metric])),
     steps(usual.metrics.steps),
   ]
@@ -59,20 +59,27 @@ function beside({ today, usual }: Measured, metric: string): 'asUsual' | 'above'
   return 'asUsual'
 }
 
-function night({ last, usual }: Nights): Line {
+/** Times of the night are those of the clock at the bed, wherever this is read. */
+function night({ last, usual }: Nights, zone: string): Line {
+  const clock = (at: string) =>
+    new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', timeZone: zone }).format(new Date(at))
   if (last === null) return { about: 'night', standing: 'none', text: t('family.today.nightNone') }
   const told = t('family.today.night', {
-    from: last.in_bed_at === null ? '' : t('family.today.from', { at: clockTime(last.in_bed_at) }),
-    to: last.up_at === null ? t('family.today.still') : t('family.today.to', { at: clockTime(last.up_at) }),
+    from: last.in_bed_at === null ? '' : t('family.today.from', { at: clock(last.in_bed_at) }),
+    to: last.up_at === null ? t('family.today.still') : t('family.today.to', { at: clock(last.up_at) }),
     long: long(last.minutes_in_bed),
     n: last.exits,
   })
-  if (usual === null) return { about: 'night', standing: 'learning', text: `${told}${t('family.today.nightLearning')}` }
+  if (usual === null) return { about: 'night', standing: 'learning', text: joined([told, t('family.today.nightLearning')]) }
   const usually = [t('family.today.nightUsual', { long: long(usual.minutes_in_bed), n: usual.exits })]
   if (usual.in_bed_minute !== null && usual.up_minute !== null) {
     usually.push(t('family.today.nightUsualTimes', { from: minuteOfDay(usual.in_bed_minute), to: minuteOfDay(usual.up_minute) }))
   }
-  return { about: 'night', standing: 'alike', text: [told, ...usually].join(' ') }
+  return { about: 'night', standing: 'alike', text: joined([told, ...usually]) }
+}
+
+function joined(sentences: string[]): string {
+  return sentences.join(language.value === 'zh' ? '' : ' ')
 }
 
 function long(minutes: number): string {

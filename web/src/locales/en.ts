@@ -13,7 +13,7 @@ export const en: Texts = {
     home: 'To my own page',
   },
   login: {
-    heading: 'Log in to the nursing station',
+    heading: 'Log in to Anxin',
     username: 'User name',
     password: 'Password',
     submit: 'Log in',

@@ -3,7 +3,7 @@ export const zh = {
   station: '护理站',
   title: '安心 · 护理站',
   face: { station: '护理站', family: '家人' },
-  role: { admin: '管理员', supervisor: '主管', nurse: '护士', family: '家属', integrator: '程序' },
+  role: { admin: '管理员', supervisor: '主管', nurse: '护理员', family: '家属', integrator: '程序' },
   shell: {
     notLoaded: '页面没有读完整。请检查网络，然后再试一次。',
     notYours: '“{page}”页面不给{role}账号使用。请回到您自己的页面，或换一个账号登录。',
@@ -11,7 +11,7 @@ export const zh = {
     home: '回到我的页面',
   },
   login: {
-    heading: '登录护理站',
+    heading: '登录安心',
     username: '用户名',
     password: '密码',
     submit: '登录',
