@@ -30,6 +30,7 @@ from device_sim.devices import RHYTHMS
 from device_sim.fleet import Fleet
 from device_sim.person import DAY_S, HOUR_S
 from device_sim.provision import Device, Roster, attribute, provision, read_roster, write_roster
+from device_sim.record import FULL_HOURS, record
 from device_sim.scenarios import SCENARIOS, Appearance, scenario
 from device_sim.scene import Scene
 from device_sim.ward import plan_ward
@@ -37,6 +38,7 @@ from device_sim.ward import plan_ward
 _log = log(__name__)
 
 RESIDENTS: Final = 36
+RECORDED: Final = 2000
 LOOK_S: Final = 0.25
 """The scene is looked at at least so often."""
 GATHER_S: Final = 0.02
@@ -105,6 +107,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare with the platform and create what is missing even if the devices file has "
         "everybody; with --duration 0 nothing else happens",
     )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="connect to nothing: write hourly vital signs and who falls ill into a folder that "
+        "`anxin train --data` reads; with --residents, --days, --scenario (sepsis, fever), "
+        "--affected and --seed",
+    )
+    parser.add_argument(
+        "--days", type=float, default=5.0, metavar="D", help="length of --record (default 5)"
+    )
     add_connection_arguments(parser)
     parser.add_argument(
         "--devices",
@@ -116,7 +129,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Simulate until told to stop; return 0 when everything sent was acknowledged."""
+    if args.record:
+        return _record(args)
     return asyncio.run(_simulate(args, settings))
+
+
+def _record(args: argparse.Namespace) -> int:
+    """Write a data set of simulated people; without further options one to train a model on."""
+    residents = args.residents or RECORDED
+    scenarios = [scenario(name) for name in args.scenario or FULL_HOURS]
+    if unknown := [one.name for one in scenarios if one.name not in FULL_HOURS]:
+        raise SettingError(f"{unknown} cannot be recorded. Choose from {sorted(FULL_HOURS)}.")
+    affected = args.affected if args.affected > 1 else residents // (5 * len(scenarios))
+    if affected * len(scenarios) > residents or args.days < 2:
+        raise SettingError("--record needs more residents than fall ill, and two days or more.")
+    people, ill = record(
+        args.record,
+        residents=residents,
+        days=args.days,
+        scenarios=scenarios,
+        affected=affected,
+        seed=args.seed,
+    )
+    print(f"recorded residents={people} ill={ill} days={args.days:g} folder={args.record}")
+    return 0
 
 
 async def _simulate(args: argparse.Namespace, settings: Settings) -> int:

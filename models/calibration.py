@@ -59,12 +59,12 @@ def conformal_threshold(watched: Watch, budget: float) -> float | None:
 
     Conformal risk control (Angelopoulos and others, 2022): with n people who are exchangeable with
     the next one, and a loss of at most B that falls as the threshold rises, the expected loss of
-    the next one is at most `budget` where (n * mean + B) / (n + 1) <= budget. The loss is the false
-    alarms per day of a person; it is made monotone by taking the worst at or above each threshold.
+    the next one is at most 0 where (sum of the losses + B) / (n + 1) <= 0. The loss is a person's
+    false alarms beyond what the budget allows for the days that this person was watched; it is made
+    monotone by taking the worst at or above each threshold.
     """
-    watched_long = watched.quiet_days > 0
-    count = int(watched_long.sum())
-    loss = watched.false[:, watched_long] / np.maximum(watched.quiet_days[watched_long], 1.0)
-    worst = np.maximum.accumulate(loss[::-1], axis=0)[::-1].mean(axis=1)
-    kept = np.flatnonzero((count * worst + MOST_PER_DAY) / (count + 1) <= budget)
+    loss = watched.false - budget * watched.quiet_days
+    worst = np.maximum.accumulate(loss[::-1], axis=0)[::-1].sum(axis=1)
+    most = (MOST_PER_DAY - budget) * float(watched.quiet_days.max())
+    kept = np.flatnonzero(worst + most <= 0)
     return float(watched.thresholds[kept[0]]) if len(kept) else None

@@ -1,10 +1,11 @@
 """Recordings with outcomes in one frozen form: who, which hour, which vital signs, what came of it.
 
 A folder of recordings is known by the columns of its files, never by its name, so that another half
-of the same source can take its place. Three kinds of hourly folder are read (see `SOURCES`), and
+of the same source can take its place. Four kinds of hourly folder are read (see `SOURCES`), and
 the daily one of people at home is read by `models.home`.
 """
 
+import csv
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -150,8 +151,8 @@ def tables(folder: Path) -> list[Path]:
 def columns_of(path: Path) -> set[str]:
     if path.suffix == ".parquet":
         return set(pa.parquet.read_schema(path).names)
-    with path.open(encoding="utf-8") as file:
-        return set(file.readline().strip().split(","))
+    with path.open(encoding="utf-8", newline="") as file:
+        return set(next(csv.reader(file), []))
 
 
 def _read(path: Path) -> pa.Table:
@@ -417,6 +418,56 @@ def _eicu_sepsis(folder: Path, whole: Dataset, people: Ints) -> list[Dataset]:
     return [asked.of_people(chosen)]
 
 
+def _recorded(folder: Path, hashes: Mapping[str, str]) -> list[Dataset]:
+    """Read the platform's own layout, as `anxin simulate --record` writes it."""
+    table = table_with(folder, _OWN_HOURS)
+    residents = table_with(folder, _OWN_PEOPLE)
+    names = _texts(residents, "resident")
+    people = np.unique(names)
+    seat = np.searchsorted(people, names)
+    told = _texts(table, "resident")
+    known = np.isin(told, people)
+    who = np.searchsorted(people, told[known])
+    raw = np.column_stack(
+        [
+            _floats(table, name)[known]
+            if name in table.column_names
+            else np.full(len(who), np.nan)
+            for name in VITALS
+        ]
+    )
+    hour = _floats(table, "hour").astype(np.int64)[known]
+    person, hours, values, _ = _hours(who, hour, _plausible(raw), len(people))
+    first = np.full(len(people), np.iinfo(np.int64).max)
+    np.minimum.at(first, who, hour)
+    age, sex, onset = (np.full(len(people), np.nan) for _ in range(3))
+    age[seat] = _floats(residents, "age")
+    words = _texts(residents, "sex")
+    sex[seat] = np.where(words == "male", 1.0, np.where(words == "female", 0.0, np.nan))
+    onset[seat] = _floats(residents, "onset_hour")
+    return [
+        Dataset(
+            name=folder.name,
+            question="deterioration",
+            hourly=True,
+            people=tuple(str(one) for one in people),
+            person=person,
+            hour=hours,
+            values=values,
+            age=age,
+            sex=sex,
+            onset=onset - first,
+            outcome=(~np.isnan(onset)).astype(np.float64),
+            hashes=hashes,
+            note="Recorded in the platform's own layout. If it was simulated, what is learned is "
+            "the simulator's idea of illness, and nothing follows from it for real people.",
+        )
+    ]
+
+
+_OWN_HOURS: Final = {"resident", "hour", "hr", "rr"}
+_OWN_PEOPLE: Final = {"resident", "age", "sex", "onset_hour"}
+
 SOURCES: Final[
     tuple[tuple[tuple[set[str], ...], Callable[[Path, Mapping[str, str]], list[Dataset]]], ...]
 ] = (
@@ -429,5 +480,6 @@ SOURCES: Final[
         ({"stay_id", "hour", "hr"}, {"stay_id", "death_in_hospital"}, {"stay_id", "age", "sex"}),
         _eicu,
     ),
+    ((_OWN_HOURS, _OWN_PEOPLE), _recorded),
 )
 """Columns that the files of a folder must have, and its reader. The first that fits is taken."""

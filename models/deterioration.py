@@ -24,6 +24,10 @@ Ints = NDArray[np.int64]
 
 Learner = Literal["trees", "line"]
 SEEDS: Final = 1
+ROUNDS: Final = 150
+"""Trees of a score that is asked for every resident every few seconds."""
+ROUNDS_ONCE: Final = 300
+"""Trees where a question is asked once."""
 
 VITALS_AND_AGE: Final = tuple(
     name for name in FEATURES if not name.startswith("gcs") and name != "oxygen"
@@ -61,20 +65,27 @@ class Deterioration:
 
 
 def fit(
-    taught: Examples, columns: Sequence[str], learner: Learner = "trees", seeds: int = SEEDS
+    taught: Examples,
+    columns: Sequence[str],
+    learner: Learner = "trees",
+    *,
+    rounds: int = ROUNDS,
+    seeds: int = SEEDS,
 ) -> Deterioration:
-    """Learn from examples."""
+    """Learn from examples; `rounds` trees a seed."""
     x = taught.x[:, [COLUMN[name] for name in columns]]
     rare = int(min(taught.y.sum(), len(taught.y) - taught.y.sum()))
     make = _LEARNERS[learner]
     count = seeds if learner == "trees" else 1
-    estimators = tuple(make(tuple(columns), rare, seed).fit(x, taught.y) for seed in range(count))
+    estimators = tuple(
+        make(tuple(columns), rare, rounds, seed).fit(x, taught.y) for seed in range(count)
+    )
     return Deterioration(learner, tuple(columns), estimators)
 
 
 def crossfit(
     given: Examples,
-    learn: Callable[[Examples], Callable[[Floats], Floats]],
+    learn: Callable[[Examples], Callable[[Examples], Floats]],
     done: Callable[[], object] = lambda: None,
 ) -> Floats:
     """Return for each row the score of a model that has never seen the person."""
@@ -82,9 +93,23 @@ def crossfit(
     for fold in np.unique(given.fold):
         away = given.fold == fold
         judge = learn(given.only(~away & given.taught))
-        score[away] = judge(given.x[away])
+        score[away] = judge(given.only(away))
         done()
     return score
+
+
+def over_the_stay(score: Floats, given: Examples) -> Floats:
+    """Return the mean score of a person over all looks up to each row (rows are in order of time).
+
+    Where a question is asked once, about the end of a stay, several looks say more than the last.
+    """
+    total = np.cumsum(score)
+    first = np.flatnonzero(np.append(True, given.person[1:] != given.person[:-1]))
+    before = np.append(0.0, total)[first]
+    place = np.cumsum(np.append(False, given.person[1:] != given.person[:-1]))
+    looks = np.arange(len(score)) - first[place] + 1
+    mean: Floats = (total - before[place]) / looks
+    return mean
 
 
 def contributions(
@@ -110,13 +135,15 @@ def contributions(
 _HEALTHY: Final = np.array([72.0, 16.0, 97.0, 36.6, 128.0, 74.0, 15.0, 0.0])
 
 
-def _trees(columns: tuple[str, ...], rare: int, seed: int) -> HistGradientBoostingClassifier:
+def _trees(
+    columns: tuple[str, ...], rare: int, rounds: int, seed: int
+) -> HistGradientBoostingClassifier:
     direction = [1 if name in RISING else -1 if name in FALLING else 0 for name in columns]
     return HistGradientBoostingClassifier(
-        max_iter=150,
+        max_iter=rounds,
         learning_rate=0.03,
         max_leaf_nodes=8,
-        min_samples_leaf=max(20, min(300, rare // 8)),
+        min_samples_leaf=max(20, min(250, rare // 8)),
         l2_regularization=50.0,
         max_features=0.3,
         monotonic_cst=direction,
@@ -125,7 +152,12 @@ def _trees(columns: tuple[str, ...], rare: int, seed: int) -> HistGradientBoosti
     )
 
 
-def _line(columns: tuple[str, ...], rare: int, seed: int) -> Pipeline:  # noqa: ARG001  as _trees
+def _line(
+    columns: tuple[str, ...],  # noqa: ARG001  the form of _trees
+    rare: int,  # noqa: ARG001
+    rounds: int,  # noqa: ARG001
+    seed: int,  # noqa: ARG001
+) -> Pipeline:
     return Pipeline(
         [
             ("fill", SimpleImputer(strategy="median", keep_empty_features=True)),
@@ -135,7 +167,7 @@ def _line(columns: tuple[str, ...], rare: int, seed: int) -> Pipeline:  # noqa: 
     )
 
 
-_LEARNERS: Final[dict[Learner, Callable[[tuple[str, ...], int, int], Any]]] = {
+_LEARNERS: Final[dict[Learner, Callable[[tuple[str, ...], int, int, int], Any]]] = {
     "trees": _trees,
     "line": _line,
 }

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from anxin.config import Settings
 from anxin.rules import LIMITS
 from models import deterioration, home, novelty
-from models.calibration import calibrate, conformal_threshold, curve
+from models.calibration import Calibration, calibrate, conformal_threshold, curve
 from models.datasets import Dataset, NoData, SamePeople, file_hashes, find, read
 from models.deterioration import VITALS_AND_AGE, WITH_GCS, Learner
 from models.examples import SEED, Examples, examples, windows
@@ -172,7 +172,7 @@ class Judge:
     name: str
     role: str
     score: Callable[[Dataset, Examples], Floats]
-    risk: Callable[[Floats], Floats] | None = None
+    meaning: Calibration | None = None
     thresholds: dict[float, float] = field(default_factory=dict)
     promised: dict[float, float] = field(default_factory=dict)
 
@@ -243,8 +243,12 @@ def _learn(
 
         def learn(
             rows: Examples, columns: tuple[str, ...] = columns, learner: Learner = learner
-        ) -> Callable[[Floats], Floats]:
-            return deterioration.fit(rows, columns, learner).score
+        ) -> Callable[[Examples], Floats]:
+            if dataset.hourly:
+                model = deterioration.fit(rows, columns, learner)
+                return lambda given: model.score(given.x)
+            whole = deterioration.fit(rows, columns, learner, rounds=deterioration.ROUNDS_ONCE)
+            return lambda given: deterioration.over_the_stay(whole.score(given.x), given)
 
         score = deterioration.crossfit(given, learn)
         done(1)
@@ -269,13 +273,13 @@ def _learn(
             Judge(
                 name,
                 role,
-                lambda _, rows, whole=whole: whole(rows.x),  # type: ignore[misc]
-                meaning.risk,
+                lambda _, rows, whole=whole: whole(rows),  # type: ignore[misc]
+                meaning,
                 judged.thresholds,
                 judged.promised,
             )
         )
-    strange = deterioration.crossfit(given, lambda rows: novelty.fit(rows).score)
+    strange = deterioration.crossfit(given, _strangeness)
     scores.append(Judged("Isolation forest", "comparator", strange))
     forest = novelty.fit(given.only(given.taught))
     judges.append(Judge("Isolation forest", "comparator", lambda _, rows: forest.score(rows.x)))
@@ -284,6 +288,11 @@ def _learn(
         judges.append(fixed)
     done(1)
     return scores, judges
+
+
+def _strangeness(rows: Examples) -> Callable[[Examples], Floats]:
+    forest = novelty.fit(rows)
+    return lambda given: forest.score(given.x)
 
 
 def _risk_by_fold(score: Floats, given: Examples) -> Floats:
@@ -367,13 +376,12 @@ def limits_now(dataset: Dataset, rows: Examples) -> Floats:
 
 def _examined(dataset: Dataset, judges: Sequence[Judge], how: str, taught_by: str) -> Exam:
     given = examples(dataset)
-    given = given.only(given.asked)
     scores = []
     for one in judges:
         score = one.score(dataset, given)
-        risk = one.risk(score) if one.risk is not None else None
+        risk = one.meaning.risk(score) if one.meaning is not None else None
         scores.append(Judged(one.name, one.role, score, risk, one.thresholds, one.promised))
-    return Exam(dataset, given, how, taught_by, scores)
+    return _asked(Exam(dataset, given, how, taught_by, scores))
 
 
 def _asked(exam: Exam) -> Exam:

@@ -6,7 +6,8 @@ value holds until the next one or until it is too old, no count, no age of a val
 stay is given out, and where the day is not yet full, windows are of what there is. A person whose
 values do not change has the same features at the first hour and at the last, measured every hour or
 every fourth. What remains: which vital signs are measured at all (missing stays missing), and that
-somebody measured more often shows more of the ups and downs (`low`, `high`, `sd`).
+somebody measured more often shows more of the ups and downs (`low`, `high`, `sd`): how much that
+moves a score is measured in docs/risk.md.
 """
 
 from typing import Final
@@ -29,7 +30,11 @@ USUAL_LAG: Final = 6
 _CHUNK: Final = 1024
 """Residents at a time: what they need stays in the processor's cache."""
 
-_WINDOWS: Final = ("last", "mean6", "mean24", "low24", "high24", "sd24", "trend6", "trend24", "own")
+_WINDOWS: Final = (
+    "last", "mean6", "mean24", "low24", "high24", "sd6", "sd24", "trend6", "trend24", "own",
+    "jump", "turn",
+)  # fmt: skip
+"""`own`: mean of 6 h less the usual; `jump`: last less mean of 6 h; `turn`: 3 h less 9 before."""
 FEATURES: Final = (
     *(f"{vital}_{window}" for window in _WINDOWS for vital in VITALS[:BODY]),
     "shock_index", "shock_index_mean6", "shock_index_own", "pulse_pressure", "pulse_pressure_mean6",
@@ -68,11 +73,17 @@ def _fill(out: Floats, values: Floats, age: Floats, sex: Floats, usual: Floats) 
     low, high = np.fmin.reduce(body, axis=1), np.fmax.reduce(body, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         square = np.einsum("vhn,vhn->vn", known, known) / there.sum(axis=1)
-        sd = np.sqrt(np.maximum(square - mean24**2, 0.0))
+        sd24 = np.sqrt(np.maximum(square - mean24**2, 0.0))
+        late, earlier = _mean(body[:, -3:]), _mean(body[:, -12:-3])
+        turn = np.where(np.isnan(earlier), 0.0 * last, late - earlier)
         before = np.where(np.isnan(usual), mean6, usual)
         own = mean6 - before
         rows = iter(out)
-        for window in (last, mean6, mean24, low, high, sd, trend6, trend24, own):
+        sd6 = _spread(values, mean6)
+        windows = (
+            last, mean6, mean24, low, high, sd6, sd24, trend6, trend24, own, last - mean6, turn,
+        )  # fmt: skip
+        for window in windows:
             for row in window:
                 next(rows)[:] = row
         hr, rr, spo2, temp, sbp, dbp = last
@@ -132,8 +143,23 @@ def _line(known: Floats, there: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     return mean, slope
 
 
-def _mean(row: Floats) -> Floats:
-    there = ~np.isnan(row)
-    with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(there, row, 0.0).sum(axis=0) / there.sum(axis=0)
+def _mean(rows: Floats) -> Floats:
+    """Return the mean over the hours, (…, hours, n) -> (…, n), NaN where there is none."""
+    there = ~np.isnan(rows)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean: Floats = np.where(there, rows, 0.0).sum(axis=-2) / there.sum(axis=-2)
     return mean
+
+
+def _spread(values: Floats, mean6: Floats) -> Floats:
+    """Return how far what was measured in the last six hours lies apart; nought for one value."""
+    six = values[:, -6:, :BODY].transpose(2, 1, 0)
+    there = ~np.isnan(six)
+    known = np.where(there, six, 0.0)
+    count = there.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = known.sum(axis=1) / count
+        square = np.maximum((known**2).sum(axis=1) / count - mean**2, 0.0)
+        spread = np.sqrt(square * count / np.maximum(count - 1, 1))
+    out: Floats = np.where(count > 0, spread, 0.0 * mean6)
+    return out

@@ -40,7 +40,7 @@ def fit(taught: Examples, seed: int = 0) -> Novelty:
     forest = Pipeline(
         [
             ("fill", SimpleImputer(strategy="median", keep_empty_features=True)),
-            ("forest", IsolationForest(n_estimators=100, max_samples=512, random_state=seed)),
+            ("forest", IsolationForest(n_estimators=50, max_samples=256, random_state=seed)),
         ]
     )
     return Novelty(forest.fit(x))
