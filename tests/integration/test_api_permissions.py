@@ -13,7 +13,10 @@ from tests.integration.api_world import PASSWORD, Api, World, running, settle
 
 ROLES = ("admin", "supervisor", "nurse", "integrator", "family", "nobody")
 # A provider's report carries a token of its own in its path.
-OPEN = {"/auth/login", "/channels/{channel}/reports/{token}", "/enrol"}
+OPEN = {
+    "/auth/login", "/auth/providers", "/auth/providers/{provider}/login",
+    "/auth/providers/{provider}/callback", "/channels/{channel}/reports/{token}", "/enrol",
+}  # fmt: skip
 FORBIDDEN, HIDDEN, ANONYMOUS = 403, 404, 401
 
 

@@ -129,8 +129,8 @@ def test_a_refusal_of_what_cannot_be_is_a_refusal_and_no_fault(dsn: str, tmp_pat
                 assert 400 <= answer.status_code < 500, (path, answer.text)
 
 
-OPEN: Final = {"POST /api/v1/auth/logout"}
-"""What answers well to anybody: ending a session that is not there is done already."""
+OPEN: Final = {"POST /api/v1/auth/logout", "GET /api/v1/auth/providers"}
+"""What answers well to anybody: ending a session that is not there, and which ways in there are."""
 
 
 def _send(caller: Caller, case: Any, address: str, connection: requests.Session) -> None:
