@@ -244,10 +244,14 @@ class RiskDuty:
         if self._unfilled and now_s % tick.HOUR_S >= SETTLED_SECONDS:
             self._unfilled = False
             await self._fill(ward, np.arange(len(ward)), 2)
-        rows = np.unique(np.concatenate(touched))
         found = await self._store.episodes(BUNDLE_SECONDS)
         if loading:
             tick.remember(ward, found)
+        still = ward.rows_of(
+            np.array([one["resident_id"] for one in found if one["handling"] != "closed"], np.int64)
+        )
+        touched.append(tick.pending(ward, still[still >= 0], now_s))
+        rows = np.unique(np.concatenate(touched))
         episodes = {(one["resident_id"], one["kind"]): one for one in found}
         residents, highest = await self._store.alarmed()
         alarmed = ward.rows_of(residents)

@@ -395,6 +395,16 @@ def _held(ward: Ward, judged: Judged) -> NDArray[np.int8]:
     return priority
 
 
+def pending(ward: Ward, episodes: Ints, now_s: float) -> Ints:
+    """Return the rows to judge although nothing new came: what stands must come to be told.
+
+    `episodes`: the rows with alarms of the model that are open, which may come to recover.
+    """
+    with np.errstate(invalid="ignore"):
+        stands = (now_s - ward.level_since_s <= 2 * max(HOLD_S.values())).any(axis=0)
+    return np.union1d(np.flatnonzero(stands), episodes)
+
+
 def recovered(ward: Ward, layer: int, row: int, now_s: float) -> bool:
     """Tell whether a layer has asked for nothing for long enough."""
     return bool(now_s - ward.calm_since_s[layer, row] >= CALM_S)

@@ -97,6 +97,20 @@ async def test_certain_points_raise_once_and_recover_when_they_have_fallen(
     assert ward.alarms()[0]["condition"] == "recovered"
 
 
+async def test_a_single_reading_that_stands_is_told_without_another(
+    ward: Ward, duty: RiskDuty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tick, "HOLD_S", dict.fromkeys(tick.HOLD_S, 0.2))
+    anna = ward.resident()
+    ward.device("cuff", "cuff", resident=anna)
+    measure(ward, "cuff", **SICK)
+    await duty.tick()
+    assert ward.alarms() == []
+    async with asyncio.timeout(5):
+        while not ward.alarms():
+            await duty.tick()
+
+
 async def test_what_staff_observed_completes_the_score_and_a_correction_undoes_it(
     ward: Ward, duty: RiskDuty
 ) -> None:
