@@ -1,7 +1,7 @@
 """Everything about one resident as a ZIP file, and `anxin export`, which writes one.
 
     README.txt     what is in here
-    person.json    record, identity, relatives, consents, devices
+    person.json    record, identity, relatives, consents, devices, visits
     alarms.json    alarms with their timeline and the notices that were sent
     events.json    what the resident's devices reported
     readings.csv   every reading, one row per telemetry object
@@ -48,7 +48,8 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _README: Final = """安心 Anxin · 个人数据导出 · export of one person's data
 
-person.json    个人档案、身份信息、亲属、授权、设备 · record, identity, relatives, consents, devices
+person.json    个人档案、身份信息、亲属、授权、设备、服务 · record, identity, relatives, consents,
+               devices, visits
 alarms.json    报警、处置过程与通知 · alarms, what was done about them, notices
 events.json    设备事件 · events of devices
 readings.csv   全部读数（UTC 时间）· every reading, times in UTC; units as in the platform's metrics
@@ -107,6 +108,7 @@ async def archive(
     about = _About(
         await source.person(),
         await source.assignments(),
+        await source.visits(),
         await people.identity(database, scope, keys, resident_id),
         await people.relatives(database, scope, keys, resident_id),
         await consents(database, scope, resident_id, before=None, limit=MOST_CONSENTS),
@@ -142,11 +144,12 @@ class _About:
         self,
         who: dict[str, Any],
         assignments: list[dict[str, Any]],
+        visits: list[dict[str, Any]],
         identity: Identity,
         relatives: list[Relative],
         given: list[Consent],
     ) -> None:
-        self.who, self.assignments = who, assignments
+        self.who, self.assignments, self.visits = who, assignments, visits
         self.identity, self.relatives, self.consents = identity, relatives, given
 
     def json(self) -> str:
@@ -160,6 +163,7 @@ class _About:
                 {name: value for name, value in one.items() if name != "id"}
                 for one in self.assignments
             ],
+            "visits": self.visits,
         }
         return msgspec.json.format(msgspec.json.encode(whole), indent=1).decode()
 

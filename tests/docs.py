@@ -30,7 +30,8 @@ DOCS: Final = Path(__file__).parent.parent / "docs"
 
 DIAGRAMS: Final = {
     "people": ("places", "residents", "users", "role_rights", "family_links", "sessions",
-               "login_attempts", "tickets", "outside_identities", "outside_logins"),
+               "visits", "quiet_hours", "login_attempts", "tickets", "outside_identities",
+               "outside_logins"),
     "accounts": ("second_factors", "recovery_codes", "known_devices"),
     "devices": ("devices", "assignments", "device_states", "device_changes", "commands",
                 "enrolments", "listening"),

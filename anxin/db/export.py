@@ -40,6 +40,10 @@ class Source:
         """Return which devices the resident had when: id, device_id, kind, name, since, until."""
         return await self._database.fetch(_SQL["assignments"], {"id": self.resident_id})
 
+    async def visits(self) -> list[Row]:
+        """Return visits and services: kind, at, minutes, note, recorded_at."""
+        return await self._database.fetch(_SQL["visits"], {"id": self.resident_id})
+
     async def count(self) -> int:
         """Return how many readings there are; for operators."""
         row = await self._database.fetch_one(_SQL["count"], {"id": self.resident_id})

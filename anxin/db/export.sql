@@ -11,6 +11,9 @@ SELECT s.id, d.id AS device_id, d.kind, d.name, lower(s.during) AS since, upper(
 FROM assignments s JOIN devices d ON d.key = s.device_key
 WHERE s.resident_id = %(id)s ORDER BY s.id
 
+-- name: visits
+SELECT kind, at, minutes, note, recorded_at FROM visits WHERE resident_id = %(id)s ORDER BY at, id
+
 -- name: readings
 -- For who sees every row: the operator.
 SELECT t.* FROM assignments s JOIN telemetry t ON t.device_key = s.device_key

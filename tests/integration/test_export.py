@@ -66,6 +66,11 @@ async def lived_in(dsn: str) -> World:
         "INSERT INTO events (device_key, id, type, ts, received_at, detail)"
         " VALUES (%s, 'e1', 'sos', %s, %s, '{\"button\": 2}')", mat, HOUR, HOUR,
     )  # fmt: skip
+    for name, note in (("anna", "水温合适"), ("bela", "foreign")):
+        world.ask(
+            "INSERT INTO visits (resident_id, kind, at, note) VALUES (%s, 'bath', %s, %s)",
+            int(world.ids[name]), HOUR, note,
+        )  # fmt: skip
     closed = world.alarm("anna", "sos")
     world.alarm("anna", "heart_rate_high", "physiological", 2)
     world.alarm("bela", "fall")
@@ -103,6 +108,7 @@ async def test_everything_of_one_person_and_nothing_of_another(api: Api) -> None
     assert (person["name"], person["note"]) == ("anna", 'likes, "tea"')
     assert person["identity"] == {"id_card": CARD, "phone": PHONE}
     assert person["relatives"][0]["name"] == "王小明"
+    assert person["visits"][0]["note"] == "水温合适"
     assert [one["device_id"] for one in person["devices"]] == ["mat", "cuff"]
     assert person["consents"][0]["username"] == "family"
     alarms = json.loads(whole.read("alarms.json"))
