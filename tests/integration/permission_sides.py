@@ -79,7 +79,8 @@ class Sides:
         return {
             "place_id": self.world.ids["A"], "resident_id": self.world.ids["anna"],
             "colleague": self.world.ids["nurse"], "kin": self.standing["user", "own"]["user_id"],
-            "model_id": "novelty", "kind": "residents", "new": f"new-{number}", "code": new_code(), "begins": begins.isoformat(),
+            "model_id": "novelty", "kind": "residents", "new": f"new-{number}",
+            "code": new_code(), "begins": begins.isoformat(),
             "ends": (begins + timedelta(hours=8)).isoformat(),
         }  # fmt: skip
 
@@ -298,8 +299,8 @@ class Sides:
 
 
 KINDS: Final = (
-    "place", "device", "alarm", "user", "link", "relative", "consent", "visit", "contact", "shift", "ladder",
-    "rejected", "enrolment", "erasure", "station", "self_test", "template",
+    "place", "device", "alarm", "user", "link", "relative", "consent", "visit", "contact", "shift",
+    "ladder",    "rejected", "enrolment", "erasure", "station", "self_test", "template",
 )  # fmt: skip
 
 

@@ -105,9 +105,6 @@ INSERT INTO limit_templates (place_id, name, limits) SELECT id, 'night', '{}'::j
     UNION ALL SELECT NULL, 'everywhere', '{}';
 INSERT INTO backups (made_at, file, bytes, rows, tables, encrypted, version, verified_at)
     VALUES (now(), 'a.backup', 1, 1, 1, false, '1', now());
-INSERT INTO visits (resident_id, kind, at, recorded_by)
-    SELECT r.id, 'bath', now(), u.id FROM residents r CROSS JOIN users u;
-INSERT INTO quiet_hours (user_id, from_, until_) SELECT id, '22:00', '06:30' FROM users;
 INSERT INTO login_attempts (username, address) VALUES ('somebody', '127.0.0.1');
 INSERT INTO tickets (token_hash, session_hash, expires_at)
     SELECT sha256(token_hash), token_hash, now() + interval '1 minute' FROM sessions;

@@ -432,7 +432,8 @@ async def test_every_read_is_told_unless_it_says_why_not(
     without = ("/users", "/contacts", "/reports/answering", "/audit", "/quarantine", "/enrolments",
                "/quarantine/{rejected_id}", "/devices/{device_id}/commands",
                "/users/{user_id}/identities", "/reports/devices", "/imports",
-               "/imports/{import_id}", "/imports/{import_id}/rows", "/exports/{kind}", "/backups", "/users/{user_id}/sessions")  # fmt: skip
+               "/imports/{import_id}", "/imports/{import_id}/rows", "/exports/{kind}", "/backups",
+               "/users/{user_id}/sessions")  # fmt: skip
     reads = {path for method, path in ROUTES if method == "GET"} - BY_A_PROVIDER
     for minute, path in enumerate(sorted(reads)):
         clear(world)
