@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from anxin.db.intake import Raise, Recover
 from anxin.db.risk_tick import CHUNK, RiskTick, Score
-from anxin.errors import DatabaseUnavailable
+from anxin.errors import AnxinError, DatabaseUnavailable
 from anxin.logs import log
 from models import policy, tick
 from models.baseline import NUMBERS, WINDOW_DAYS, learn, usual_of
@@ -40,6 +40,8 @@ OVERLAP: Final = timedelta(seconds=30)
 """What was committed late is looked at once more."""
 WHOLE_SECONDS: Final = 60.0
 """So often everything is looked at: who is a resident, what each model may do, every device."""
+REST_SECONDS: Final = 60.0
+"""After a defect everything is loaded anew, which costs; not more often than this."""
 BUNDLE_SECONDS: Final = 6 * 3600.0
 RENEW_SECONDS: Final = 300.0
 """A score that does not change is written so often, so that it does not look forgotten."""
@@ -75,6 +77,9 @@ class Metrics:
         )
         self.shards = Gauge("anxin_risk_shards", "shards that this worker holds", registry=registry)
         self.scored = Counter("anxin_risk_scored", "residents scored", registry=registry)
+        self.failed = Counter(
+            "anxin_risk_failed", "residents whose batch could not be judged", registry=registry
+        )
         self.alarms = Counter(
             "anxin_risk_alarms", "alarms of the model raised", ["kind"], registry=registry
         )
@@ -109,6 +114,10 @@ class Written:
         self.deterioration = np.full(self.rows, np.nan)
 
 
+class Failed(AnxinError):
+    """The risk duty has a defect (see the log before this). Rules go on; it begins anew."""
+
+
 class RiskDuty:
     """The duty of one worker: an async context manager; `tick` is called every other second."""
 
@@ -123,7 +132,7 @@ class RiskDuty:
         self._mine: frozenset[int] = frozenset()
         self._ward = _empty()
         self._written = Written(0)
-        self._look_at = self._whole_at = self._sites_at = -np.inf
+        self._look_at = self._whole_at = self._sites_at = self._rest_until = -np.inf
         self._since = EPOCH
         self._unfilled = False
         self._modes = np.zeros((len(policy.LAYERS), 0), np.int8)
@@ -142,28 +151,43 @@ class RiskDuty:
         await self._store.close()
 
     async def tick(self) -> int:
-        """Hold one's shards and, when it is time, judge; return how many were scored."""
+        """Hold one's shards and, when it is time, judge; return how many were scored.
+
+        Whatever goes wrong here is told and stays here: alarms of rules, and the ladders that the
+        same worker climbs, go on. Raises DatabaseUnavailable, or Failed to be counted.
+        """
+        if time.monotonic() < self._rest_until:
+            return 0
         try:
-            mine = await self._store.shares()
-            began = time.monotonic()
-            if mine != self._mine:
-                self._whole_at = self._look_at = -np.inf
-            self._metrics.shards.set(len(mine))
-            if began < self._look_at or not mine:
-                self._mine = mine
-                return 0
-            now = await self._store.now()
-            whole = began >= self._whole_at
-            if whole:
-                await self._meet(now)
-                self._whole_at = began + WHOLE_SECONDS
-            self._mine = mine
-            scored = await self._look(now, whole=whole)
-            self._look_at = began + LOOK_SECONDS
-            return scored
+            return await self._tick()
         except DatabaseUnavailable:
             self._forget()
             raise
+        except Exception as error:
+            _log.exception("risk_defect")
+            self._forget()
+            await self._store.close()
+            self._rest_until = time.monotonic() + REST_SECONDS
+            raise Failed from error
+
+    async def _tick(self) -> int:
+        mine = await self._store.shares()
+        began = time.monotonic()
+        if mine != self._mine:
+            self._whole_at = self._look_at = -np.inf
+        self._metrics.shards.set(len(mine))
+        if began < self._look_at or not mine:
+            self._mine = mine
+            return 0
+        now = await self._store.now()
+        whole = began >= self._whole_at
+        if whole:
+            await self._meet(now)
+            self._whole_at = began + WHOLE_SECONDS
+        self._mine = mine
+        scored = await self._look(now, whole=whole)
+        self._look_at = began + LOOK_SECONDS
+        return scored
 
     def look_now(self) -> None:
         """Let the next tick judge, whenever the last one did."""
@@ -227,9 +251,32 @@ class RiskDuty:
 
     async def _look(self, now: datetime, *, whole: bool) -> int:
         """Judge everybody about whom there is news."""
-        ward, now_s = self._ward, now.timestamp()
+        ward = self._ward
         loading = self._since == EPOCH
-        since = EPOCH if whole else self._since - OVERLAP
+        news = await self._gather(now, since=EPOCH if whole else self._since - OVERLAP)
+        found = await self._store.episodes(BUNDLE_SECONDS)
+        if loading:
+            tick.remember(ward, found)
+        still = ward.rows_of(
+            np.array([one["resident_id"] for one in found if one["handling"] != "closed"], np.int64)
+        )
+        rows = np.union1d(news, tick.pending(ward, still[still >= 0], now.timestamp()))
+        episodes = {(one["resident_id"], one["kind"]): one for one in found}
+        residents, highest = await self._store.alarmed()
+        alarmed = ward.rows_of(residents)
+        rules = np.zeros(len(ward), np.int8)
+        rules[alarmed[alarmed >= 0]] = highest[alarmed >= 0]
+        for first in range(0, len(rows), CHUNK):
+            some = rows[first : first + CHUNK]
+            await self._judge_some(some, now, rules[some], episodes)
+        await self._learn(now, alarmed[alarmed >= 0])
+        if whole:
+            await self._watch_over()
+        return len(rows)
+
+    async def _gather(self, now: datetime, since: datetime) -> Ints:
+        """Take all that came since then; return the rows about whom it is news."""
+        ward, loading = self._ward, self._since == EPOCH
         touched = [np.empty(0, np.int64)]
         for row in await self._store.newest(since):
             rows, findings = await asyncio.to_thread(tick.take, ward, _heard(row), loading=loading)
@@ -239,37 +286,32 @@ class RiskDuty:
         seen_since = now - timedelta(days=1) if loading else self._since - OVERLAP
         touched.append(tick.observe(ward, await self._store.observed(seen_since)))
         self._since = now
-        if ward.turn(now_s):
+        if ward.turn(now.timestamp()):
             self._unfilled = True
-        if self._unfilled and now_s % tick.HOUR_S >= SETTLED_SECONDS:
+        if self._unfilled and now.timestamp() % tick.HOUR_S >= SETTLED_SECONDS:
             self._unfilled = False
             await self._fill(ward, np.arange(len(ward)), 2)
-        found = await self._store.episodes(BUNDLE_SECONDS)
-        if loading:
-            tick.remember(ward, found)
-        still = ward.rows_of(
-            np.array([one["resident_id"] for one in found if one["handling"] != "closed"], np.int64)
-        )
-        touched.append(tick.pending(ward, still[still >= 0], now_s))
-        rows = np.unique(np.concatenate(touched))
-        episodes = {(one["resident_id"], one["kind"]): one for one in found}
-        residents, highest = await self._store.alarmed()
-        alarmed = ward.rows_of(residents)
-        rules = np.zeros(len(ward), np.int8)
-        rules[alarmed[alarmed >= 0]] = highest[alarmed >= 0]
-        for first in range(0, len(rows), CHUNK):
-            some = rows[first : first + CHUNK]
-            scores, alarms = await asyncio.to_thread(self._judge, some, now, rules[some], episodes)
+        return np.unique(np.concatenate(touched))
+
+    async def _judge_some(
+        self, rows: Ints, now: datetime, rules: NDArray[np.int8], episodes: Episodes
+    ) -> None:
+        """Judge a batch and write what follows; a defect costs this batch its look, no more."""
+        try:
+            scores, alarms = await asyncio.to_thread(self._judge, rows, now, rules, episodes)
             if scores or alarms:
                 await self._store.keep(scores, alarms)
-            self._metrics.scored.inc(len(some))
-            for alarm in alarms:
-                if isinstance(alarm, Raise):
-                    self._metrics.alarms.labels(alarm.kind).inc()
-        await self._learn(now, alarmed[alarmed >= 0])
-        if whole:
-            await self._watch_over()
-        return len(rows)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  one resident's defect must not blind a town
+            _log.error("risk_batch_failed", residents=len(rows), error=type(error).__name__)
+            self._metrics.failed.inc(len(rows))
+            tick.untell(self._ward, rows)  # what was to be told may not have been
+            return
+        self._metrics.scored.inc(len(rows))
+        for alarm in alarms:
+            if isinstance(alarm, Raise):
+                self._metrics.alarms.labels(alarm.kind).inc()
 
     async def _watch_over(self) -> None:
         """Keep budgets and the verdict on drift; who holds the first shard tells how models do."""

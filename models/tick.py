@@ -104,6 +104,8 @@ class Ward:
     """(2, rows): since when the points reach medium, and high; NaN: they do not."""
     calm_since_s: Floats = field(init=False)
     """(layers, rows): since when a layer asks for nothing; NaN: it does."""
+    again: Bools = field(init=False)
+    """Rows to be judged again although nothing new has come."""
     told: Told = field(init=False)
     peaks: dict[Layer, Peaks] = field(init=False)
     novelty: Floats = field(init=False)
@@ -124,6 +126,7 @@ class Ward:
         self.points = np.zeros((len(PARAMETERS), rows), np.int64)
         self.level_since_s = np.full((2, rows), np.nan)
         self.calm_since_s = np.full((len(LAYERS), rows), np.nan)
+        self.again = np.zeros(rows, np.bool_)
         self.told = Told.nothing(rows)
         self.peaks = {layer: Peaks.of_nobody(rows) for layer in LEARNED}
         self.novelty = np.full(rows, np.nan)
@@ -220,6 +223,8 @@ def take(ward: Ward, heard: Heard, *, loading: bool) -> tuple[Ints, tuple[qualit
     While `loading` after a start it is not known what was late, except for a device's last reading.
     """
     rows = ward.rows_of(heard.resident)
+    if not (rows >= 0).any():
+        return np.empty(0, np.int64), ()
     place = np.maximum(rows, 0)
     at_s = heard.at_s
     new = (rows >= 0) & (at_s >= heard.since_s) & ~(at_s <= ward.at_s[:, place])
@@ -357,6 +362,7 @@ def decide(
     n): what each layer may do. Each layer's peaks go on, so that it keeps to its budget.
     """
     rows, now_s = judged.rows, judged.now_s
+    ward.again[rows] = False
     shape = len(LAYERS), len(rows)
     asked = Asked(np.zeros(shape, np.int8), np.full(shape, np.nan))
     asked.priority[policy.RULES] = rules
@@ -402,7 +408,7 @@ def pending(ward: Ward, episodes: Ints, now_s: float) -> Ints:
     """
     with np.errstate(invalid="ignore"):
         stands = (now_s - ward.level_since_s <= 2 * max(HOLD_S.values())).any(axis=0)
-    return np.union1d(np.flatnonzero(stands), episodes)
+    return np.union1d(np.flatnonzero(stands | ward.again), episodes)
 
 
 def recovered(ward: Ward, layer: int, row: int, now_s: float) -> bool:
@@ -442,6 +448,14 @@ def day(ward: Ward, judged: Judged) -> tuple[Floats, Floats]:
     return ward.ring[:, :, rows].transpose(2, 0, 1), usual.T
 
 
+def untell(ward: Ward, rows: Ints) -> None:
+    """Forget what was told of these rows: they are judged again, whether anything comes or not."""
+    nothing = Told.nothing(len(rows))
+    for name in Told.__slots__:
+        getattr(ward.told, name)[..., rows] = getattr(nothing, name)
+    ward.again[rows] = True
+
+
 def _limits(by_hand: Bools) -> Floats:
     """Return how old each parameter may be."""
     limits: Floats = np.maximum(AGE_LIMIT_S[:, None], np.where(by_hand, BY_HAND_S, 0.0))
@@ -459,6 +473,7 @@ def _grown(memory: quality.Memory) -> quality.Memory:
 _REMEMBERED: Final = (
     "value", "at_s", "seen", "seen_s", "ring", "learned_s", "points", "level_since_s",
     "calm_since_s", "least", "novelty", "novelty_s",
+    "again",
 )  # fmt: skip
 _VITAL_COLUMNS: Final = np.array([COLUMN[name] for name in VITALS])
 

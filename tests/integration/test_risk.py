@@ -16,9 +16,9 @@ from models.risk import Metrics, RiskDuty
 from tests.factories import Ward
 
 ZONE = ZoneInfo("Asia/Shanghai")
-SICK = {"hr": 118, "rr": 26, "spo2": 91, "sbp": 98, "temp": 38.6}
+SICK: dict[str, Any] = {"hr": 118, "rr": 26, "spo2": 91, "sbp": 98, "temp": 38.6}
 """NEWS2: 2 + 3 + 3 + 2 + 1 = 11 of what is known."""
-WELL = {"hr": 70, "rr": 15, "spo2": 97, "sbp": 128, "temp": 36.5}
+WELL: dict[str, Any] = {"hr": 70, "rr": 15, "spo2": 97, "sbp": 128, "temp": 36.5}
 
 
 @pytest.fixture
@@ -189,6 +189,46 @@ async def test_alarms_of_rules_are_the_same_to_the_bit_with_and_without_the_duty
         await duty.tick()
     assert ward.value("SELECT count(*) FROM alarms WHERE kind = 'early_warning'") == 1
     assert ward.rows(whole) == before
+
+
+async def test_readings_of_nobody_known_here_do_no_harm(ward: Ward, duty: RiskDuty) -> None:
+    await duty.tick()
+    anna = ward.resident()
+    ward.device("mat", resident=anna)
+    measure(ward, "mat", **SICK)
+    duty._whole_at = float("inf")  # who lives here is looked at again later
+    assert await duty.tick() == 0
+    duty._whole_at = 0.0
+    assert await duty.tick() == 1
+
+
+async def test_a_defect_of_one_look_loses_no_alarm(
+    ward: Ward, duty: RiskDuty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anna = ward.resident()
+    ward.device("mat", resident=anna)
+    measure(ward, "mat", **SICK)
+    with monkeypatch.context() as broken:
+        broken.setattr(risk, "record", lambda _: 1 / 0)
+        await duty.tick()
+    assert ward.alarms() == []
+    await duty.tick()
+    assert [one["kind"] for one in ward.alarms()] == ["early_warning"]
+
+
+async def test_a_defect_of_the_duty_is_counted_and_ends_no_worker(
+    ward: Ward, duty: RiskDuty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anna = ward.resident()
+    ward.device("mat", resident=anna)
+    measure(ward, "mat", **SICK)
+    monkeypatch.setattr(risk, "REST_SECONDS", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(tick, "take", lambda *_, **__: 1 / 0)
+        with pytest.raises(risk.Failed):
+            await duty.tick()
+    await duty.tick()
+    assert [one["kind"] for one in ward.alarms()] == ["early_warning"]
 
 
 async def test_workers_share_the_shards_and_one_that_dies_is_followed_within_seconds(
