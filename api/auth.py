@@ -237,6 +237,7 @@ class Me(BaseModel):
     expires_at: datetime
     family: dict[str, list[str]]
     rights: list[str]
+    method: Method
     second_factor: bool
     limited: Lack | None
 
@@ -254,6 +255,7 @@ async def me(user: AnySession, _: Db) -> Response:
             "expires_at": user.expires_at,
             "family": links,
             "rights": sorted(user.rights),
+            "method": user.method,
             "second_factor": user.second_factor,
             "limited": user.limited,
         }

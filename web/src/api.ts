@@ -16,6 +16,8 @@ export interface User {
   /** What the session may do nothing but get: a password of one's own, or a second factor. */
   limited?: 'password' | 'second-factor' | null
   second_factor?: boolean
+  /** By what the session began; who came by a provider can show there again who it is. */
+  method?: 'password' | 'oidc' | 'wecom'
 }
 
 export interface Place {

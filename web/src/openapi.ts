@@ -276,6 +276,7 @@ export interface Me {
   expires_at: string
   family: Record<string, string[]>
   rights: string[]
+  method: 'password' | 'oidc' | 'wecom'
   second_factor: boolean
   limited: 'password' | 'second-factor' | null
 }

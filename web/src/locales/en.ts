@@ -27,6 +27,7 @@ export const en: Texts = {
     codeHelp: 'The six digits that your authenticator shows now, or a recovery code.',
     codeWrong: 'This code is wrong or was used. Wait for the next one, then try again.',
     providers: 'Or log in with',
+    providersAgain: 'Or confirm where you logged in, then come back and do this step again',
   },
   stepUp: {
     heading: 'Confirm that it is you',

@@ -25,6 +25,7 @@ export const zh = {
     codeHelp: '请输入手机验证器上现在显示的六位数字，或一个备用码。',
     codeWrong: '验证码不对或已用过。请等下一个数字再试。',
     providers: '或者用下面的身份登录',
+    providersAgain: '或者到登录时的地方再确认一次，然后回到这里重做这一步',
   },
   stepUp: {
     heading: '请再次确认身份',
