@@ -38,7 +38,7 @@ DIAGRAMS: Final = {
     "readings": ("telemetry", "latest", "events", "minute_rollup", "hour_rollup", "rollup_due",
                  "quarantine"),
     "alarms": ("alarms", "timeline", "outbox", "receipts"),
-    "escalation": ("shifts", "ladders", "escalations", "contacts", "deliveries"),
+    "escalation": ("shifts", "ladders", "escalations", "contacts", "deliveries", "receipt_news"),
     "stations": ("stations", "self_tests"),
     "risk": ("risk", "risk_history", "baselines", "observations", "model_modes", "model_states"),
     "privacy": ("person_keys", "identities", "relatives", "consents", "erasures", "erased_spans"),

@@ -13,6 +13,8 @@ CLAIM_SECONDS: Final = 15.0
 """How long a claim holds: longer than the longest attempt to send."""
 RECEIPT_SECONDS: Final = 20.0
 """After so long without a receipt the next way is tried."""
+NEWS_AT_ONCE: Final = 200
+SCREENS_AT_ONCE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,14 @@ async def hold(connection: Connection, worker: int) -> bool:
             await connection.execute(blocks("deliveries")["hold"], {"worker": worker})
         ).fetchone()
     return bool(row and row["held"])
+
+
+async def show_on_screens(database: Database) -> int:
+    """Note what is due on screens as sent, as the stream has carried it; return how many."""
+    return await database.execute(
+        blocks("deliveries")["show"],
+        {"most": SCREENS_AT_ONCE, "receipt_seconds": RECEIPT_SECONDS},
+    )
 
 
 async def claim(
@@ -167,8 +177,8 @@ async def try_next_ways(database: Database) -> int:
 
 
 async def bridge_receipts(database: Database) -> int:
-    """Carry the receipts of the stream over to the deliveries they answer; return how many."""
-    return await database.execute(blocks("deliveries")["bridge"])
+    """Carry new receipts of the stream over to the deliveries they answer; return how many."""
+    return await database.execute(blocks("deliveries")["bridge"], {"most": NEWS_AT_ONCE})
 
 
 async def note_reported(

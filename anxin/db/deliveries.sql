@@ -4,6 +4,16 @@ SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = 
                AND objid = %(worker)s::integer::oid AND pid = pg_backend_pid())
        OR pg_try_advisory_lock(4155023, %(worker)s::integer) AS held
 
+-- name: show
+-- A screen reads the stream by itself: a notice to it has gone out as soon as it is due.
+UPDATE deliveries SET
+    state = 'sent', attempts = attempts + 1, sent_at = clock_timestamp(), claimed_by = NULL,
+    deadline_at = clock_timestamp() + %(receipt_seconds)s * interval '1 second'
+WHERE id IN (
+    SELECT id FROM deliveries
+    WHERE state = 'pending' AND channel = 'station' AND due_at <= clock_timestamp()
+    ORDER BY due_at LIMIT %(most)s FOR UPDATE SKIP LOCKED)
+
 -- name: claim
 -- What is due, urgent or calm, and what a worker that is no more had claimed. A claim itself
 -- runs out too: a worker that stands still does not keep a notice. What can wait does so in the
@@ -13,17 +23,23 @@ WITH living AS MATERIALIZED (
     WHERE l.locktype = 'advisory' AND l.classid = 4155023 AND l.granted
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 ), due AS (
-    SELECT d.id
-    FROM deliveries d JOIN alarms a ON a.id = d.alarm_id
-    WHERE d.state = 'pending' AND NOT d.id = ANY(%(busy)s::bigint[])
-      AND (d.due_at <= clock_timestamp()
-           OR d.claimed_by IS NOT NULL AND d.claimed_by NOT IN (SELECT worker FROM living))
-      AND (a.priority = 3 OR a.class IN ('emergency', 'safety')) = %(urgent)s::boolean
+    SELECT d.id FROM deliveries d
+    WHERE d.state = 'pending' AND d.channel <> 'station' AND d.urgent = %(urgent)s::boolean
+      AND d.due_at <= clock_timestamp() AND NOT d.id = ANY(%(busy)s::bigint[])
       AND (%(urgent)s::boolean OR NOT is_quiet(coalesce(
           (SELECT c.user_id FROM contacts c WHERE c.id = d.contact_id), d.user_id),
           %(local)s::time))
-    ORDER BY a.priority DESC, d.due_at, d.id
-    LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
+    -- As the index deliveries_turn has them.
+    ORDER BY d.round > 1, d.priority DESC, d.due_at, d.id
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), left_behind AS (
+    SELECT d.id FROM deliveries d
+    WHERE d.state = 'pending' AND d.channel <> 'station' AND d.urgent = %(urgent)s::boolean
+      AND d.claimed_by IS NOT NULL AND d.claimed_by NOT IN (SELECT worker FROM living)
+      AND NOT d.id = ANY(%(busy)s::bigint[])
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), next AS (
+    SELECT id FROM left_behind UNION SELECT id FROM due LIMIT %(limit)s
 ), claimed AS (
     UPDATE deliveries d SET
         claimed_by = %(worker)s::integer,
@@ -35,13 +51,13 @@ WITH living AS MATERIALIZED (
         due_at = clock_timestamp() + %(claim_seconds)s * interval '1 second',
         deadline_at = coalesce(
             d.deadline_at, clock_timestamp() + %(receipt_seconds)s * interval '1 second')
-    FROM due WHERE d.id = due.id
+    FROM next WHERE d.id = next.id
     RETURNING d.*
 )
 SELECT d.id, d.key, d.alarm_id, d.channel, d.contact_id, d.attempts, d.created_at,
        a.kind, CASE WHEN a.kind = 'device_fault' THEN a.detail ->> 'reason' END AS reason,
        a.priority, a.raised_at,
-       a.priority = 3 OR a.class IN ('emergency', 'safety') AS urgent,
+       d.urgent,
        r.name, coalesce(here.places, '{}') AS places,
        c.address, c.secret,
        c.id IS NOT NULL AND c.enabled AND u.disabled_at IS NULL AS usable
@@ -60,15 +76,14 @@ LEFT JOIN LATERAL (
           WHERE q.id = ANY(string_to_array(trim(BOTH '/' FROM p.path), '/')::bigint[])) AS q
     WHERE length(q.path) >= coalesce(q.top, length(p.path))
 ) AS here ON true
-ORDER BY a.priority DESC, d.id
+ORDER BY d.round > 1, d.priority DESC, d.id
 
 -- name: unwanted
 -- What can wait, and is for a relative who wants to hear of what is urgent only.
 UPDATE deliveries d SET state = 'cancelled', deadline_at = NULL, claimed_by = NULL,
                         error = 'This person wants urgent notices only.'
-FROM alarms a, quiet_hours q, users u
-WHERE d.state = 'pending' AND a.id = d.alarm_id
-  AND NOT (a.priority = 3 OR a.class IN ('emergency', 'safety'))
+FROM quiet_hours q, users u
+WHERE d.state = 'pending' AND NOT d.urgent
   AND q.only_urgent AND u.id = q.user_id AND u.role = 'family'
   AND q.user_id = coalesce(
       (SELECT c.user_id FROM contacts c WHERE c.id = d.contact_id), d.user_id)
@@ -157,11 +172,18 @@ ON CONFLICT (key) DO NOTHING
 -- name: bridge
 -- The receipts of the stream are those of the station's deliveries: of the person's own screens, or
 -- of any of staff where the delivery names nobody. Who takes the alarm has had every notice of it.
-WITH seen AS MATERIALIZED (
+-- Only of alarms with news: the rest has been carried over.
+WITH news AS MATERIALIZED (
+    DELETE FROM receipt_news WHERE id IN (
+        SELECT id FROM receipt_news ORDER BY id LIMIT %(most)s FOR UPDATE SKIP LOCKED)
+    RETURNING alarm_id
+), seen AS MATERIALIZED (
     SELECT d.id, d.state, d.channel, r.displayed_at, r.received_at,
            a.owner_id IS NOT NULL AND a.owner_id = d.user_id
                AND a.handling IN ('acknowledged', 'on_site') AS taken
-    FROM alarms a JOIN deliveries d ON d.alarm_id = a.id
+    FROM (SELECT DISTINCT alarm_id FROM news) AS n
+    JOIN alarms a ON a.id = n.alarm_id
+    JOIN deliveries d ON d.alarm_id = a.id
     CROSS JOIN LATERAL (
         SELECT min(r.at) FILTER (WHERE r.kind = 'displayed') AS displayed_at,
                min(r.at) FILTER (WHERE r.kind = 'received') AS received_at

@@ -19,7 +19,8 @@ LEFT JOIN LATERAL (
       AND q.kind NOT IN ('room', 'bed')
     ORDER BY length(q.path) DESC LIMIT 1) AS f ON true
 WHERE e.due_at <= %(now)s::timestamptz OR e.lease_until <= %(now)s::timestamptz
-ORDER BY a.priority DESC, coalesce(e.due_at, e.lease_until) LIMIT %(limit)s
+-- Every alarm is told of once before any is told of again.
+ORDER BY a.priority DESC, e.round > 1, coalesce(e.due_at, e.lease_until) LIMIT %(limit)s
 
 -- name: next_due
 SELECT extract(epoch FROM least(

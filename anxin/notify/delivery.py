@@ -28,7 +28,7 @@ from anxin.notify.channel import Channel, Contact, DeliveryError, Sent
 from anxin.notify.channels import open_channels
 from anxin.notify.notice import Notice, build_notice, summarise
 
-MOST_URGENT: Final = 16
+MOST_URGENT: Final = 64
 MOST_CALM: Final = 24
 """Messages that leave at once; what is urgent never waits for what is not."""
 MOST_GATHERED: Final = 200
@@ -116,11 +116,13 @@ class Delivery:
         """Take what is due and begin to send it; return how many. Raise DatabaseUnavailable."""
         self._look_at_hands()
         await self._show_life()
+        shown = await deliveries.show_on_screens(self._database)
+        self._metrics.outcomes.labels("station", "sent").inc(shown)
         await deliveries.bridge_receipts(self._database)
         await deliveries.try_next_ways(self._database)
         await deliveries.cancel_unwanted(self._database)
         local = datetime.now(self._zone).time()
-        taken = 0
+        taken = shown
         self._more = False
         for urgent, most in ((True, MOST_URGENT), (False, MOST_CALM)):
             in_hand = sum(letters[0].urgent is urgent for letters in self._hands.values())

@@ -88,6 +88,7 @@ NOT_PERSONS: dict[str, str] = {
     "device_changes": "machinery", "rollup_due": "machinery", "minute_rollup": "machinery",
     "hour_rollup": "machinery", "listening": "machinery", "self_tests": "machinery",
     "outbox": "machinery", "escalations": "machinery", "deliveries": "machinery",
+    "receipt_news": "machinery",
     "schema_migrations": "the operator's", "person_keys": "made and destroyed with an identity",
     "erased_spans": "follows from an erasure",
     "second_factors": "the routes that set one up are recorded by the API",

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -152,6 +153,54 @@ async def test_more_than_can_be_taken_at_once_is_taken_as_soon_as_there_is_room(
         assert await once(delivery) == 3
         assert not delivery.room.is_set()
     assert len(stub.heard) == MOST_URGENT + 3
+
+
+async def test_every_alarm_is_told_of_once_before_any_is_told_of_again(
+    house: House, stub: Provider, dsn: str
+) -> None:
+    contact = house.contact(stub.address)
+    for number in range(MOST_URGENT):
+        house.delivery(house.alarm(f"sos{number}"), contact)
+    house.db.execute("UPDATE deliveries SET round = 2, due_at = now() - interval '1 hour'")
+    first = house.delivery(house.alarm("fall"), contact)
+    async with working(dsn) as delivery:
+        assert await once(delivery) == MOST_URGENT
+    assert house.value("SELECT state FROM deliveries WHERE id = %s", first) == "sent"
+    assert house.states().count("pending") == 1
+
+
+@pytest.mark.parametrize("screen_is_first", [True, False])
+async def test_a_notice_and_its_receipt_written_at_the_same_time_find_each_other(
+    house: House, dsn: str, screen_is_first: bool
+) -> None:
+    alarm = house.alarm()
+    notice = (
+        "INSERT INTO deliveries (key, alarm_id, audience, user_id, channel, due_at)"
+        " VALUES ('k', %s, 'first', %s, 'station', now())"
+    )
+    receipt = "INSERT INTO receipts (alarm_id, user_id, kind) VALUES (%s, %s, 'displayed')"
+    with (
+        psycopg.connect(dsn, options="-c role=anxin_worker") as worker,
+        psycopg.connect(dsn, options="-c role=anxin_door") as door,
+    ):
+        worker.execute(notice.encode(), [alarm, house.nurse])
+        door.execute(receipt.encode(), [alarm, house.nurse])
+        # Neither knows of the other; the worker looks between the two, and after both.
+        async with working(dsn) as delivery:
+            for connection in (door, worker) if screen_is_first else (worker, door):
+                connection.commit()
+                await once(delivery)
+    assert house.states() == ["displayed"]
+
+
+async def test_a_change_of_the_alarm_changes_whose_turn_it_is(house: House) -> None:
+    contact = house.contact("http://127.0.0.1:9/")
+    alarm = house.alarm("heart_rate_high", "physiological", 2)
+    house.delivery(alarm, contact)
+    assert not house.value("SELECT urgent FROM deliveries")
+    house.db.execute("UPDATE alarms SET priority = 3")
+    assert house.value("SELECT urgent FROM deliveries")
+    assert house.value("SELECT priority FROM deliveries") == 3
 
 
 async def test_an_alarm_taken_between_claim_and_send_is_not_sent(
