@@ -39,11 +39,11 @@ Progress = Callable[[int], Awaitable[None]]
 
 
 class Faults(Conflict):
-    """Some rows cannot be taken over. Mend them or leave them out; nothing was stored."""
+    """Mend the rows at fault, or leave them out. 请先改正有问题的行，或选择不导入；没有写入。"""
 
 
 class Outdated(Conflict):
-    """What is on record has changed since this was shown. Look again; nothing was stored."""
+    """What is on record has changed: look again. 档案刚刚有变化，请重新核对；没有写入。"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ async def mend(
     async with database.transaction() as connection:
         sheet, place_id = await _opened(connection, keys, id_)
         if sheet is None:
-            raise Conflict("This list was taken over already.")
+            raise Conflict("This list was stored already. 这份名单已经导入过了。")
         rows = {one.number: one for one in sheet.rows}
         if odd := ({*cells, *left_out, *put_back} - rows.keys()):
             raise NotFound(f"There is no row {min(odd)} in this list.")
@@ -186,7 +186,9 @@ async def apply_import(
         async with database.transaction() as connection:
             row = await (await connection.execute(_SQL["one_at_a_time"])).fetchone()
             if not row or not row["mine"]:
-                raise Conflict("Another list is being taken over. Try again in a minute.")
+                raise Conflict(
+                    "Another list is being stored: try again soon. 正在导入另一份名单，请稍后再试。"
+                )
             sheet, place_id = await _opened(connection, keys, id_)
             if sheet is None:
                 return await _get(connection, id_), []

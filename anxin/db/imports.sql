@@ -32,7 +32,7 @@ WHERE id = %(id)s AND applied_at IS NULL
 
 -- name: one_at_a_time
 -- Two lists that name the same people are taken over one after the other.
-SELECT pg_try_advisory_xact_lock(4155041) AS mine
+SELECT pg_try_advisory_xact_lock(4155051) AS mine
 
 -- name: places
 SELECT id, parent_id, kind, name, path FROM places
