@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -24,8 +25,13 @@ EPOCH_S: Final = 1_767_225_600.0 - 8 * HOUR_S
 """The recording begins at midnight of 2026-01-01 by the people's clock."""
 FULL_HOURS: Final = {"sepsis": 6.0, "fever": 2.0}
 """So long after its beginning a scenario is at its worst, at its own pace: the onset."""
-SPOT_HOURS: Final = (7, 19)
-"""Blood pressure and temperature are taken at these hours, and by chance at others."""
+CUFF_HOURS: Final = (7, 15, 20)
+THERMOMETER_HOURS: Final = (7, 16)
+BY_CHANCE: Final = 0.05
+"""In any hour staff take them so often besides, of the well as of the ill."""
+LOST: Final = 0.05
+UNEVEN: Final = 0.5
+"""So many have vital signs of their own, and harmless ups and downs."""
 VITALS: Final = ("hr", "rr", "spo2", "temp", "sbp", "dbp")
 _NOISE: Final = np.array([1.5, 0.8, 0.6, 0.08, 4.0, 3.0])
 _SPREAD: Final = np.array([6.0, 1.2, 0.9, 0.15, 11.0, 6.0])
@@ -103,22 +109,31 @@ def _values(
             first = int((number - who[0]) * hours)
             onset[number] = _fall_ill(dice, ill[number], moments, first, hours, number)
     values = np.array([[getattr(one, name) for name in VITALS] for one in moments])
+    # Some are as even as the simulated residents of a demonstration, others as uneven as people.
+    uneven = np.where(dice.uniform("uneven", person) < UNEVEN, 1.0, 0.0)
     for column, name in enumerate(VITALS):
-        values[:, column] += _SPREAD[column] * dice.normal(f"own {name}", person)
-        values[:, column] += _BUMP[column] * _bump(dice, person, hour, name)
-        values[:, column] += _NOISE[column] * dice.normal(f"noise {name}", person, hour)
+        values[:, column] += uneven * _SPREAD[column] * dice.normal(f"own {name}", person)
+        values[:, column] += uneven * _BUMP[column] * _bump(dice, person, hour, name)
+        noise = _NOISE[column] * (0.3 + 0.7 * uneven)
+        values[:, column] += noise * dice.normal(f"noise {name}", person, hour)
     values[:, 2] = np.minimum(values[:, 2], 100)
     values[:, 5] = np.minimum(values[:, 5], values[:, 4] - 15)
+    values = np.round(values * [1, 1, 1, 10, 1, 1]) / [1, 1, 1, 10, 1, 1]
+    return np.where(_measured(dice, person, hour, moments), values, np.nan)
+
+
+def _measured(dice: Dice, person: Ints, hour: Ints, moments: list[Moment]) -> npt.NDArray[np.bool_]:
+    """Return which vital signs somebody's devices measured in each hour, (rows, vitals)."""
+    kit = dice.uniform("kit", person)
+    lost = dice.uniform("lost", person, hour) < LOST
     in_bed = np.array([one.in_bed for one in moments])
-    worn = np.array([one.worn for one in moments])
-    lost = dice.uniform("lost", person, hour) < 0.05
-    stream = (in_bed | worn) & ~lost
-    spot = np.isin(hour % 24, SPOT_HOURS) | (dice.uniform("spot", person, hour) < 0.08)
-    seen = np.column_stack([stream, stream, worn & ~lost, spot, spot, spot])
-    rounded = np.column_stack(
-        [np.round(values[:, :3]), np.round(values[:, 3:4], 1), np.round(values[:, 4:])]
-    )
-    return np.where(seen, rounded, np.nan)
+    still = np.array([one.activity for one in moments]) < 0.3
+    worn = np.array([one.worn for one in moments]) & ~lost & (kit < 0.8)
+    mat = in_bed & ~lost & ((kit < 0.6) | (kit >= 0.8))
+    by_chance = dice.uniform("spot", person, hour) < BY_CHANCE
+    cuff = np.isin(hour % 24, CUFF_HOURS) | by_chance
+    thermometer = np.isin(hour % 24, THERMOMETER_HOURS) | by_chance
+    return np.column_stack([mat | worn, mat, worn & still, worn | thermometer, cuff, cuff])
 
 
 def _fall_ill(

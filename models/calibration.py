@@ -31,17 +31,45 @@ class Calibration:
 
 def calibrate(score: Floats, answer: Ints) -> Calibration:
     """Fit slope and intercept on scores of people whom the model did not learn from (Platt)."""
-    design = np.column_stack([score, np.ones(len(score))])
-    weights = np.array([1.0, np.log(max(answer.mean(), 1e-9))])
-    for _ in range(50):
+    slope, intercept = _logistic(score[:, None], answer)
+    return Calibration(float(slope), float(intercept))
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Several scores as one: a weighted sum of them, each in its own spread."""
+
+    centre: Floats
+    spread: Floats
+    weights: Floats
+
+    def score(self, scores: Floats) -> Floats:
+        """Return the sum for each row of `scores` (n, k)."""
+        total: Floats = ((scores - self.centre) / self.spread) @ self.weights
+        return total
+
+
+def blend(scores: Floats, answer: Ints) -> Blend:
+    """Learn how much each of several scores (n, k) says, all from people not learned from."""
+    centre, spread = scores.mean(axis=0), np.maximum(scores.std(axis=0), 1e-9)
+    weights = _logistic((scores - centre) / spread, answer)[:-1]
+    return Blend(centre, spread, weights)
+
+
+def _logistic(columns: Floats, answer: Ints) -> Floats:
+    """Return the weight of each column, then the intercept: logistic regression by Newton."""
+    design = np.column_stack([columns, np.ones(len(columns))])
+    weights = np.append(np.ones(columns.shape[1]), np.log(max(answer.mean(), 1e-9)))
+    ridge = 1e-6 * np.eye(len(weights))
+    for _ in range(60):
         risk = 1 / (1 + np.exp(-design @ weights))
-        gradient = design.T @ (answer - risk) - 1e-6 * weights
-        hessian = (design * (risk * (1 - risk))[:, None]).T @ design + 1e-6 * np.eye(2)
+        gradient = design.T @ (answer - risk) - ridge @ weights
+        hessian = (design * (risk * (1 - risk))[:, None]).T @ design + ridge
         step = np.linalg.solve(hessian, gradient)
         weights = weights + step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
         if np.abs(step).max() < 1e-8:
             break
-    return Calibration(float(weights[0]), float(weights[1]))
+    return weights
 
 
 def curve(risk: Floats, answer: Ints) -> list[tuple[float, float, int]]:

@@ -20,9 +20,15 @@ from tqdm import tqdm
 from anxin.config import Settings
 from anxin.rules import LIMITS
 from models import deterioration, home, novelty
-from models.calibration import Calibration, calibrate, conformal_threshold, curve
+from models.calibration import Blend, Calibration, blend, calibrate, conformal_threshold, curve
 from models.datasets import Dataset, NoData, SamePeople, file_hashes, find, read
-from models.deterioration import VITALS_AND_AGE, WITH_GCS, Learner
+from models.deterioration import (
+    ROUNDS_ONCE,
+    SEEDS_ONCE,
+    VITALS_AND_AGE,
+    WITH_GCS,
+    Learner,
+)
 from models.examples import SEED, Examples, examples, windows
 from models.features import held
 from models.measures import BUDGETS, Interval, Ranking, Watch, interval, resamples, steps, watch
@@ -47,9 +53,15 @@ HOLD_OUT: Final = 5
 """One of so many people is held out."""
 FEWEST_EVENTS: Final = 100
 """A data set with fewer events teaches nothing; what learned elsewhere is judged on it."""
+FEWER: Final = (0.02, 0.05, 0.1)
+"""Budgets of homes, at which thresholds are fixed as well."""
 FEWEST_IN_GROUP: Final = 10
 MODEL: Final = "Anxin trees"
 NEWS2: Final = "NEWS2"
+NEWS2_FULL: Final = "NEWS2 with consciousness and oxygen"
+WITH: Final = "Anxin trees with GCS"
+TOGETHER: Final = "Anxin layers together"
+HALF_EACH: Final = "Anxin trees with GCS and NEWS2, half each"
 _AGES: Final = ((0, 50), (50, 65), (65, 80), (80, 200))
 
 
@@ -237,7 +249,7 @@ def _learn(
         ("Logistic regression", "challenger", VITALS_AND_AGE, "line"),
     ]
     if np.isfinite(dataset.values[:, 6]).any():
-        plans.insert(1, (f"{MODEL} with GCS", "model", WITH_GCS, "trees"))
+        plans.insert(1, (WITH, "model", WITH_GCS, "trees"))
     scores, judges = [], []
     for name, role, columns, learner in plans:
 
@@ -247,7 +259,7 @@ def _learn(
             if dataset.hourly:
                 model = deterioration.fit(rows, columns, learner)
                 return lambda given: model.score(given.x)
-            whole = deterioration.fit(rows, columns, learner, rounds=deterioration.ROUNDS_ONCE)
+            whole = deterioration.fit(rows, columns, learner, rounds=ROUNDS_ONCE, seeds=SEEDS_ONCE)
             return lambda given: deterioration.over_the_stay(whole.score(given.x), given)
 
         score = deterioration.crossfit(given, learn)
@@ -258,16 +270,7 @@ def _learn(
         meaning = calibrate(score[asked], given.y[asked])
         judged = Judged(name, role, score, _risk_by_fold(score, given))
         if dataset.hourly:
-            watched = watch(
-                score, given.person, dataset.hour[given.row], dataset.onset, steps(score)
-            )
-            everybody = np.ones(len(dataset.people))
-            for budget in BUDGETS:
-                at = watched.at_budget(budget, everybody)
-                judged.thresholds[budget] = float(watched.thresholds[at])
-                bound = conformal_threshold(watched, budget)
-                if bound is not None:
-                    judged.promised[budget] = bound
+            _fix_thresholds(judged, dataset, given)
         scores.append(judged)
         judges.append(
             Judge(
@@ -286,8 +289,82 @@ def _learn(
     for fixed in _fixed(dataset):
         scores.append(Judged(fixed.name, fixed.role, fixed.score(dataset, given)))
         judges.append(fixed)
+    _together(dataset, given, scores, judges)
     done(1)
     return scores, judges
+
+
+def _together(dataset: Dataset, given: Examples, scores: list[Judged], judges: list[Judge]) -> None:
+    """Add several layers as one score, after the models.
+
+    Their weights come from the other folds. Where the question is asked once, of people elsewhere
+    too, the best model and NEWS2 with what staff enter also speak with half a voice each.
+    """
+    names = [one.name for one in scores]
+    layers = [at for at, name in enumerate(names) if name != "Fixed limits"]
+    plans: list[tuple[str, list[int], Floats | None]] = [(TOGETHER, layers, None)]
+    if NEWS2_FULL in names:
+        pair = [names.index(WITH), names.index(NEWS2_FULL)]
+        plans.append((HALF_EACH, pair, np.ones(2)))
+    for name, chosen, weights in plans:
+        _mix(dataset, given, scores, judges, name, [names[at] for at in chosen], weights)
+
+
+def _mix(
+    dataset: Dataset,
+    given: Examples,
+    scores: list[Judged],
+    judges: list[Judge],
+    name: str,
+    parts: Sequence[str],
+    weights: Floats | None,
+) -> None:
+    chosen = [next(at for at, one in enumerate(scores) if one.name == part) for part in parts]
+    columns = np.column_stack([scores[at].score for at in chosen])
+    asked = given.asked
+
+    def learn(rows: Bools) -> Blend:
+        found = blend(columns[rows], given.y[rows])
+        return found if weights is None else replace(found, weights=weights)
+
+    score = np.empty(len(columns))
+    for fold in np.unique(given.fold):
+        away = given.fold == fold
+        others = ~away & asked
+        score[away] = learn(others).score(columns[away])
+    mixed = learn(asked)
+    voices = [judges[at].score for at in chosen]
+    judged = Judged(name, "model", score, _risk_by_fold(score, given))
+    meaning = calibrate(score[asked], given.y[asked])
+    if dataset.hourly:
+        _fix_thresholds(judged, dataset, given)
+    place = sum(one.role == "model" for one in scores)
+    scores.insert(place, judged)
+    judges.insert(
+        place,
+        Judge(
+            name,
+            "model",
+            lambda data, rows: mixed.score(np.column_stack([one(data, rows) for one in voices])),
+            meaning,
+            judged.thresholds,
+            judged.promised,
+        ),
+    )
+
+
+def _fix_thresholds(judged: Judged, dataset: Dataset, given: Examples) -> None:
+    """Fix at which score to alarm, for every budget, on people not learned from."""
+    watched = watch(
+        judged.score, given.person, dataset.hour[given.row], dataset.onset, steps(judged.score)
+    )
+    everybody = np.ones(len(dataset.people))
+    for budget in (*FEWER, *BUDGETS):
+        at = watched.at_budget(budget, everybody)
+        judged.thresholds[budget] = float(watched.thresholds[at])
+        bound = conformal_threshold(watched, budget)
+        if bound is not None:
+            judged.promised[budget] = bound
 
 
 def _strangeness(rows: Examples) -> Callable[[Examples], Floats]:
@@ -309,7 +386,7 @@ def _fixed(dataset: Dataset) -> list[Judge]:
     told = np.isfinite(dataset.values[:, 6:]).any()
     plain = Judge(NEWS2, "comparator", lambda data, rows: news2_now(data, rows, told=False))
     full = Judge(
-        "NEWS2 with consciousness and oxygen",
+        NEWS2_FULL,
         "comparator",
         lambda data, rows: news2_now(data, rows, told=True),
     )

@@ -312,10 +312,11 @@ class Plan:
 
     make: Callable[[], Any]
     names: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     def wants(self, name: str) -> bool:
-        """Tell whether a column is read; without names all are."""
-        return not self.names or name in self.names
+        """Tell whether a column is read: those of `names`, or all but those beginning so."""
+        return name in self.names if self.names else not name.startswith(self.without or ("\0",))
 
 
 def _line() -> Pipeline:
@@ -355,7 +356,11 @@ PLANS: Final[Mapping[tuple[str, int], Plan]] = {
         ("alert today", "physiology alerts, half-life 2 d", "physiology alerts, half-life 7 d"),
     ),
     ("agitation", 0): Plan(_trees),
-    ("agitation", 1): Plan(_trees),
+    ("agitation", 1): Plan(
+        _trees,
+        without=("high", "low", "own", "outside", "over", "unexplained", "water", "weight",
+                 "physiology"),
+    ),
 }  # fmt: skip
 
 

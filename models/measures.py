@@ -181,5 +181,5 @@ def steps(score: Floats, count: int = 120) -> Floats:
     """Return thresholds that lie close where alarms are rare; all of them if there are few."""
     values = np.unique(score)
     if len(values) > count:
-        values = np.unique(np.quantile(score, 1 - np.geomspace(2e-4, 0.9, count)))
+        values = np.unique(np.quantile(score, 1 - np.geomspace(1e-5, 0.9, count)))
     return np.append(values, np.nextafter(values[-1], np.inf))

@@ -32,6 +32,8 @@ INTENDED_USE: Final = (
     "Adds early warnings for trained staff to the platform's rules and NEWS2. It never cancels, "
     "delays or lowers an alarm of theirs, and is no diagnosis."
 )
+PARTS: Final = (0.25, 0.5, 0.75, 0.9, 0.97)
+"""Drift is looked for in the upper half rather than among those who are surely well."""
 LIMITS: Final = (
     "No recording with continuous vital signs at home and outcomes was available to judge it by.",
     "A score says less the fewer vital signs are measured; a bed mat alone gives two of six.",
@@ -53,20 +55,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--question", metavar="Q", help="where the folder answers several: sepsis, deterioration"
     )
     parser.add_argument(
-        "--artefacts", type=Path, default=SHIPPED, metavar="DIR",
-        help="where models are kept (default: with the program)",
+        "--artefacts", type=Path, metavar="DIR",
+        help="where models are kept (default: ANXIN_ARTEFACTS, or with the program)",
     )  # fmt: skip
 
 
-def run(args: argparse.Namespace, settings: Settings) -> int:  # noqa: ARG001  every command's form
+def run(args: argparse.Namespace, settings: Settings) -> int:
     """Train, or go back; print what is in use now."""
+    folder = args.artefacts or (Path(settings.artefacts) if settings.artefacts else SHIPPED)
     if args.rollback:
-        version = artefacts.roll_back(args.artefacts, args.rollback)
+        version = artefacts.roll_back(folder, args.rollback)
         print(f"in use: {args.rollback} {version}")
         return 0
     if not args.name.isidentifier():
         raise SettingError(f"--name {args.name!r}: use letters, digits and _ only.")
-    card = train(args.data, args.name, args.artefacts, question=args.question)
+    card = train(args.data, args.name, folder, question=args.question)
     for section in card.metrics:
         best = section.results[0]
         caught = "  ".join(f"{b.sensitivity.value:.2f} at {b.budget:g}" for b in best.budgets)
@@ -136,9 +139,9 @@ def choose(datasets: Sequence[Dataset], question: str | None) -> Dataset:
     return best
 
 
-def histogram(risk: Floats, bins: int = 10) -> tuple[list[float], list[float]]:
-    """Return inner edges at the deciles, and the share of the rows between them."""
-    edges = np.unique(np.quantile(risk, np.linspace(0, 1, bins + 1)[1:-1]))
+def histogram(risk: Floats) -> tuple[list[float], list[float]]:
+    """Return inner edges at PARTS of the rows, and the share of the rows between them."""
+    edges = np.unique(np.quantile(risk, PARTS))
     counts = np.bincount(np.searchsorted(edges, risk, side="right"), minlength=len(edges) + 1)
     return edges.tolist(), (counts / len(risk)).tolist()
 
