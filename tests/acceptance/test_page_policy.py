@@ -127,7 +127,7 @@ def test_no_page_breaks_the_policy_that_it_is_served_with(
     for name, role in FACES:
         with visiting(browser, language) as (page, refused):
             log_in(page, house, role, language)
-            page.wait_for_url(f"**/{name}*")
+            page.wait_for_url(re.compile("/(?!login)[a-z]+$"))
             page.goto(f"{house.url}/{name}")
             page.wait_for_load_state("load")
             expect(page.locator("main, [role=main]").first).to_be_visible()
@@ -136,6 +136,9 @@ def test_no_page_breaks_the_policy_that_it_is_served_with(
                 card.click()
             page.wait_for_load_state("networkidle")
             assert said(page, refused) == [], name
+            page.goto(f"{house.url}/account")
+            page.wait_for_load_state("networkidle")
+            assert said(page, refused) == [], f"account of {role}"
             page.evaluate(
                 "() => { const one = document.createElement('script');"
                 " one.textContent = 'globalThis.broken = 1'; document.body.append(one);"
@@ -180,3 +183,31 @@ def test_a_nurse_logs_in_by_the_hospital_and_a_stranger_reads_whom_to_ask(
         assert [one for one in said(page, refused) if "policy" in one.lower()] == []
         page.get_by_role("link", name="返回登录页").click()
         page.wait_for_url("**/login")
+
+
+def test_who_came_by_the_hospital_confirms_there_and_comes_back_to_the_same_page(
+    browser: Browser, house: House
+) -> None:
+    world = house.world
+    world.ask(
+        "INSERT INTO outside_identities (user_id, provider, issuer, subject)"
+        " VALUES (%s, 'hospital', %s, 'subject-1')", int(world.ids["nurse"]), house.hospital.issuer,
+    )  # fmt: skip
+    house.hospital.authenticated_at = 1_000_000.0
+    with visiting(browser, "zh") as (page, refused):
+        page.goto(f"{house.url}/login")
+        page.get_by_role("link", name="市医院").click()
+        page.get_by_role("link", name="go on").click()
+        page.wait_for_url("**/station*")
+        page.goto(f"{house.url}/account")
+        page.get_by_role("button", name="开启").click()
+        house.hospital.authenticated_at = None
+        dialogue = page.get_by_role("dialog")
+        dialogue.get_by_role("link", name="市医院").click()
+        page.get_by_role("link", name="go on").click()
+        page.wait_for_url("**/account")
+        assert house.hospital.authorized[-1]["prompt"] == "login"
+        page.get_by_role("button", name="开启").click()
+        expect(page.locator("svg, img").first).to_be_visible()
+        expect(dialogue).to_have_count(0)
+        assert "policy" not in " ".join(said(page, refused)).lower()
