@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from packaging.requirements import Requirement
 
 from anxin.certificates import Revocations, authorities
 from anxin.config import Address, Settings
@@ -97,8 +98,8 @@ def _packages(_: Settings) -> Findings:
         return
     wrong = [
         f"{name} {installed or 'missing'}, not {wanted}"
-        for name, wanted, conditional in _locked(lock)
-        if (installed := _installed(name)) != wanted and not (conditional and installed is None)
+        for name, wanted in _locked(lock)
+        if (installed := _installed(name)) != wanted
     ]
     if wrong:
         yield Verdict.FAULT, f"not as locked: {'; '.join(wrong)}. Run `make run` or `make setup`"
@@ -106,13 +107,14 @@ def _packages(_: Settings) -> Findings:
         yield Verdict.GOOD, "as in requirements.lock"
 
 
-def _locked(lock: Path) -> Iterator[tuple[str, str, bool]]:
-    """Yield name, version and whether it is for some machines only."""
+def _locked(lock: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and version of what the lock holds for this Python on this machine."""
     for line in lock.read_text(encoding="utf-8").splitlines():
-        requirement, _, marker = line.rstrip("\\ ").partition(";")
-        name, equals, version = requirement.strip().partition("==")
-        if equals and not line.startswith((" ", "#")):
-            yield name.partition("[")[0], version, bool(marker)
+        if line.startswith((" ", "#")) or "==" not in line:
+            continue
+        one = Requirement(line.rstrip("\\ "))
+        if one.marker is None or one.marker.evaluate():
+            yield one.name, next(iter(one.specifier)).version
 
 
 def _installed(name: str) -> str | None:
