@@ -27,8 +27,7 @@ SEEDS: Final = 1
 ROUNDS: Final = 150
 """Trees of a score that is asked for every resident every few seconds."""
 ROUNDS_ONCE: Final = 300
-SEEDS_ONCE: Final = 3
-"""Trees, and models that differ in their seed, where a question is asked once."""
+"""Trees where a question is asked once."""
 
 VITALS_AND_AGE: Final = tuple(
     name for name in FEATURES if not name.startswith("gcs") and name != "oxygen"

@@ -24,7 +24,6 @@ from models.calibration import Blend, Calibration, blend, calibrate, conformal_t
 from models.datasets import Dataset, NoData, SamePeople, file_hashes, find, read
 from models.deterioration import (
     ROUNDS_ONCE,
-    SEEDS_ONCE,
     VITALS_AND_AGE,
     WITH_GCS,
     Learner,
@@ -259,7 +258,7 @@ def _learn(
             if dataset.hourly:
                 model = deterioration.fit(rows, columns, learner)
                 return lambda given: model.score(given.x)
-            whole = deterioration.fit(rows, columns, learner, rounds=ROUNDS_ONCE, seeds=SEEDS_ONCE)
+            whole = deterioration.fit(rows, columns, learner, rounds=ROUNDS_ONCE)
             return lambda given: deterioration.over_the_stay(whole.score(given.x), given)
 
         score = deterioration.crossfit(given, learn)

@@ -383,14 +383,15 @@ def sections(
             score = np.asarray(model.decision_function(given.x))
             how, by = "people never seen", ", ".join(one.name for one in teachers)
         else:
-            score = _crossfit(home, given, PLANS[question, ahead])
+            score = crossfit(home, given, PLANS[question, ahead])
             how, by = "five-fold cross-validation by resident", home.name
         yield _section(home, question, ahead, given, score, how, by)
         done(1)
     done(2)
 
 
-def _crossfit(home: Home, given: Days, plan: Plan) -> Floats:
+def crossfit(home: Home, given: Days, plan: Plan) -> Floats:
+    """Return for each day the score of a model that has never seen the resident."""
     fold = folds(len(home.people))[home.resident]
     score = np.full(len(given.y), np.nan)
     for one in np.unique(fold):
