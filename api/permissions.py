@@ -22,8 +22,7 @@ Right = Literal[
     "quarantine.read", "users.read", "users.write", "stations.read",
     "contacts.write", "reports.read", "roster.read", "roster.write",
     "people.read", "people.write", "people.identify",
-    "visits.read", "visits.write", "quiet.choose", "imports.write",
-    "visits.read", "visits.write", "quiet.choose", "models.write",
+    "visits.read", "visits.write", "quiet.choose", "imports.write", "models.write",
 ]  # fmt: skip
 
 FamilyScope = Literal["status", "vitals", "alarms", "events", "location", "video"]

@@ -127,7 +127,10 @@ async def usual(
 
 def _measured(row: dict[str, Any]) -> Measured:
     known = row["band"] is not None and row["days"] >= FEWEST_DAYS
-    hours = [OfHour(int(hour), *band, int(days)) for hour, *band, days in row["hours"]]
+    hours = [
+        OfHour(int(hour), low, median, high, int(days))
+        for hour, low, median, high, days in row["hours"]
+    ]
     return Measured(
         today=row["today"],
         usual=Band(*row["band"]) if known else None,
