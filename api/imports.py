@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 from datetime import UTC, date, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Self
@@ -268,7 +267,7 @@ def _body(raw: bytes) -> NewImport:
 def _read(body: NewImport) -> Sheet:
     try:
         content = base64.b64decode(body.content, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; letters beyond ASCII raise another
         raise Unusable("`content` is not base64.") from error
     try:
         return read_sheet(body.kind, read_table(content))

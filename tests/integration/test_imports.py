@@ -315,6 +315,13 @@ async def test_what_is_no_list_is_refused_in_words(api: Api, content: bytes, say
     assert says in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("content", ["名单", "a", "====", "not base64!"])
+async def test_what_is_no_base64_is_refused_in_words(api: Api, content: str) -> None:
+    answer = await send(api, b"", content=content)
+    assert answer.status_code == 422
+    assert "base64" in answer.json()["detail"]
+
+
 async def test_a_file_that_is_too_large_is_refused_in_words(api: Api) -> None:
     answer = await send(api, b"x" * (8 * 1024 * 1024 + 1))
     assert answer.status_code == 422, answer.text
