@@ -4,7 +4,7 @@ import PageFault from './PageFault.vue'
 import Starting from './Starting.vue'
 
 export interface Face {
-  name: 'station' | 'family'
+  name: 'station' | 'family' | 'office'
   roles: readonly string[]
   component: Component
 }
@@ -12,11 +12,13 @@ export interface Face {
 const LOADERS = {
   station: () => import('./StationPage.vue'),
   family: () => import('./family/FamilyPage.vue'),
+  office: () => import('./office/OfficePage.vue'),
 }
 
 export const FACES: readonly Face[] = [
   face('station', ['nurse', 'supervisor', 'admin']),
   face('family', ['family']),
+  face('office', ['supervisor', 'admin']),
 ]
 
 /** The face that lives at this path; null where none does. */

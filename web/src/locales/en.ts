@@ -4,7 +4,7 @@ export const en: Texts = {
   product: 'Anxin',
   station: 'Nursing station',
   title: 'Anxin · Nursing station',
-  face: { station: 'Nursing station', family: 'Family' },
+  face: { station: 'Nursing station', family: 'Family', office: 'Back office' },
   role: { admin: 'administrator', supervisor: 'supervisor', nurse: 'nurse', family: 'family', integrator: 'program' },
   shell: {
     notLoaded: 'The page did not load completely. Check the network, then try again.',

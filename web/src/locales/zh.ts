@@ -2,7 +2,7 @@ export const zh = {
   product: '安心',
   station: '护理站',
   title: '安心 · 护理站',
-  face: { station: '护理站', family: '家人' },
+  face: { station: '护理站', family: '家人', office: '管理后台' },
   role: { admin: '管理员', supervisor: '主管', nurse: '护理员', family: '家属', integrator: '程序' },
   shell: {
     notLoaded: '页面没有读完整。请检查网络，然后再试一次。',

@@ -34,7 +34,7 @@ export const en = {
     limits: 'Alarm limits', import: 'Import', reports: 'Reports', audit: 'Audit', backups: 'Backups',
   },
   field: {
-    name: 'Name', who: 'Sex, age', sex: 'Sex', born: 'Born', place: 'Place', care_level: 'Care level', risks: 'Risks', fall_risk: 'fall risk',
+    name: 'Name', title: 'Name', who: 'Sex, age', sex: 'Sex', born: 'Born', place: 'Place', care_level: 'Care level', risks: 'Risks', fall_risk: 'fall risk',
     wander_risk: 'wandering risk', note: 'Note', id_card: 'ID card', phone: 'Telephone', relation: 'Relation', guardian: 'Guardian', device: 'Device', kind: 'Kind',
     resident: 'Worn by', battery: 'Battery', signal: 'Signal', heard: 'Last heard', firmware: 'Firmware', id: 'Device id',
   },
@@ -98,7 +98,7 @@ export const en = {
     residents: 'Residents here', devices: 'Devices here',
   },
   staff: {
-    add: 'New account', addHint: 'A new account gets a password for one login: hand it over in person. At the first login it must be replaced.', nameHint: 'letters, digits and . _ @ + -', role: 'Role', create: 'Make account',
+    add: 'New account', addHint: 'A new account gets a password for one login: hand it over in person. At the first login it must be replaced.', nameHint: "letters, digits and . _ {'@'} + -", role: 'Role', create: 'Make account',
     none: 'There is no account that you manage.', state: 'State', on: 'may log in', off: 'shut out', password: 'Password', passwordHint: 'For a forgotten password: one for a single login. All sessions end.',
     until: 'Good until {at}.', reset: 'One-time password', resetSure: 'The present password ends at once.', endSessions: 'End all sessions', ended: 'All sessions have ended.',
     endFactor: 'Take off the second factor', factorEnded: 'Taken off.', disable: 'Shut out', disableSure: 'No login from now on.', disabled: 'Shut out.', enable: 'Let in again', enabled: 'Let in again.',

@@ -34,7 +34,7 @@ export const zh = {
     limits: '报警限值', import: '批量导入', reports: '报表', audit: '审计', backups: '备份',
   },
   field: {
-    name: '姓名／名称', who: '性别、年龄', sex: '性别', born: '出生日期', place: '所在地点', care_level: '失能等级', risks: '风险', fall_risk: '跌倒风险',
+    name: '姓名', title: '名称', who: '性别、年龄', sex: '性别', born: '出生日期', place: '所在地点', care_level: '失能等级', risks: '风险', fall_risk: '跌倒风险',
     wander_risk: '走失风险', note: '备注', id_card: '身份证号', phone: '电话', relation: '与老人关系', guardian: '监护人', device: '设备', kind: '类型',
     resident: '使用的老人', battery: '电量', signal: '信号', heard: '最近上报', firmware: '固件', id: '设备编号',
   },
@@ -98,7 +98,7 @@ export const zh = {
     residents: '这里的老人', devices: '这里的设备',
   },
   staff: {
-    add: '新建账号', addHint: '账号建好后会得到一次性密码，请当面交给本人；首次登录必须改成自己的密码。', nameHint: '字母、数字、汉字和 . _ @ + -', role: '角色', create: '新建',
+    add: '新建账号', addHint: '账号建好后会得到一次性密码，请当面交给本人；首次登录必须改成自己的密码。', nameHint: "字母、数字、汉字和 . _ {'@'} + -", role: '角色', create: '新建',
     none: '还没有您管理的账号。', state: '状态', on: '可以登录', off: '已停用', password: '密码', passwordHint: '忘记密码时，发一个一次性密码；原来的登录会全部退出。',
     until: '有效至 {at}。', reset: '发一次性密码', resetSure: '原密码会立即失效。', endSessions: '退出其所有登录', ended: '已全部退出。',
     endFactor: '取消验证器', factorEnded: '已取消。', disable: '停用账号', disableSure: '停用后立即不能登录。', disabled: '已停用。', enable: '恢复账号', enabled: '已恢复。',
