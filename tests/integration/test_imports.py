@@ -317,7 +317,8 @@ async def test_what_is_no_list_is_refused_in_words(api: Api, content: bytes, say
 
 @pytest.mark.parametrize("content", ["名单", "a", "====", "not base64!"])
 async def test_what_is_no_base64_is_refused_in_words(api: Api, content: str) -> None:
-    answer = await send(api, b"", content=content)
+    body = {"kind": "residents", "name": "名单.csv", "content": content}
+    answer = await api["supervisor"].post("/imports", json=body)
     assert answer.status_code == 422
     assert "base64" in answer.json()["detail"]
 
