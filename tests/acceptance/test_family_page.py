@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, ViewportSize, expect
 
 from tests.acceptance.cable import Cable
 from tests.acceptance.house import (
@@ -24,7 +24,7 @@ from tests.acceptance.house import (
 
 SIDES = ("status", "vitals", "alarms", "events")
 WANG, LI = "王秀英", "李建国"
-PHONE = {"width": 390, "height": 844}
+PHONE: Final[ViewportSize] = {"width": 390, "height": 844}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +222,7 @@ def test_network_cut_is_told_with_its_seconds_and_the_same_alarms_are_there_agai
     house.sos(WANG)
     daughter.open(page, url=f"http://127.0.0.1:{cable.port}")
     expect(page.locator("[data-alarm]")).to_have_count(1)
+    expect(page.locator("[data-call]")).to_be_visible()
 
     cable.pull_out()
     lost = page.locator('[data-network="lost"]')

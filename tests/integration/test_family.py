@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -63,6 +64,15 @@ def measure(world: World, device: int, metric: str, values: dict[datetime, float
         device,
         metric,
     )
+
+
+def as_request(world: World, who: str, query: str, *parameters: object) -> list[dict[str, Any]]:
+    """Return what a query gives to a request of this user."""
+    with world.sql(autocommit=False) as connection:
+        token = hash_token(world.tokens[who]).hex()
+        connection.execute(b"SET LOCAL ROLE anxin_api")
+        connection.execute(b"SELECT set_config('anxin.session', %s, true)", [token])
+        return connection.execute(query.encode(), parameters).fetchall()
 
 
 def at(days_back: int, hour: int) -> datetime:
@@ -172,16 +182,10 @@ async def test_what_is_usual_is_hidden_from_who_may_not_see_values(api: Api) -> 
     mat = world.device("mat", "A", "anna", since_days=40)
     sleep(world, mat, 0)
     world.link("family", "anna", "status")
-    with world.sql(autocommit=False) as connection:
-        connection.execute(b"SET LOCAL ROLE anxin_api")
-        for who, nights in (("nurse", 1), ("family", 0), ("nurse-b", 0)):
-            token = hash_token(world.tokens[who]).hex()
-            connection.execute(b"SELECT set_config('anxin.session', %s, true)", [token])
-            rows = connection.execute(
-                b"SELECT * FROM nights_of(%s, %s, %s, %s, 'Asia/Shanghai', 9999)",
-                [int(anna), YESTERDAY, YESTERDAY, NINE_IN_THE_EVENING],
-            ).fetchall()
-            assert len(rows) == nights, who
+    asked = "SELECT * FROM nights_of(%s, %s, %s, %s, 'Asia/Shanghai', 9999)"
+    about = (int(anna), YESTERDAY, YESTERDAY, NINE_IN_THE_EVENING)
+    for who, nights in (("nurse", 1), ("family", 0), ("nurse-b", 0)):
+        assert len(as_request(world, who, asked, *about)) == nights, who
 
 
 async def test_visits_are_written_by_staff_and_read_by_a_relative_with_consent(api: Api) -> None:
@@ -246,6 +250,9 @@ async def test_what_was_done_is_told_by_role_without_names_and_notes(api: Api) -
         ]
         assert "remark" not in told.text
     assert (await api["nurse-b"].get(f"/alarms/{alarm}/answers")).status_code == 404
+    # The function itself asks too, also of somebody who has guessed the number.
+    for who, steps in (("aunt", 4), ("nurse-b", 0)):
+        assert len(as_request(api.world, who, "SELECT * FROM answers_to(%s)", int(alarm))) == steps
     api.world.link("aunt", "anna", "status")
     assert (await api["aunt"].get(f"/alarms/{alarm}/answers")).status_code == 404
 
