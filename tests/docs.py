@@ -43,6 +43,7 @@ DIAGRAMS: Final = {
     "risk": ("risk", "risk_history", "baselines", "observations", "model_modes", "model_states"),
     "privacy": ("person_keys", "identities", "relatives", "consents", "erasures", "erased_spans"),
     "audit": ("audit", "audit_waiting", "audit_checkpoints"),
+    "office": ("imports", "limit_templates", "backups"),
 }  # fmt: skip
 """Which tables stand together in one diagram of schema.md."""
 NOT_DRAWN: Final = ("schema_migrations",)

@@ -24,6 +24,7 @@ SCREENS: Final = Path(__file__).parents[2] / "build/screens"
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
 WALL: Final = (1920, 1080)
 DESK: Final = (1280, 800)
+OFFICE: Final = (1440, 900)
 PHONE: Final = (390, 844)
 LANGUAGES: Final = ("zh", "en")
 
@@ -65,6 +66,26 @@ PICTURES: Final = [
     Picture("family", "family", "/family", PHONE, "[data-about=steps]", whole=True),
     Picture("family-dark", "family", "/family", PHONE, "[data-about=steps]", _dark, whole=True),
     Picture("family-large", "family", "/family", PHONE, "[data-about=steps]", _large, whole=True),
+    *(
+        Picture(f"office-{name}", "admin", f"/office/{path}", OFFICE, shown)
+        for name, path, shown in (
+            ("residents", "residents", "[data-resident]"),
+            ("resident", "residents/{resident}", "[data-form=resident]"),
+            ("devices", "devices", "[data-device]"),
+            ("assign", "devices/board", "[data-person]"),
+            ("enrol", "devices/new", ".office-panel"),
+            ("places", "places", "[data-place]"),
+            ("accounts", "staff", "tbody tr"),
+            ("roster", "roster", ".office-week"),
+            ("ladders", "ladders/0", "[data-form=ladder]"),
+            ("contacts", "contacts/new", ".office-panel"),
+            ("limits", "limits/new", ".office-panel form"),
+            ("import", "import", ".office-drop"),
+            ("reports", "reports", "[data-report=devices]"),
+            ("audit", "audit", "tbody tr"),
+            ("backups", "backups", ".office-card"),
+        )
+    ),
     Picture("family-settings", "family", "/family?view=settings", PHONE, "[data-save]", whole=True),
 ]
 """Every page; whoever adds one adds its picture."""

@@ -995,6 +995,7 @@ export interface SeenModel {
   at: string | null
   fault: string | null
   drift: Record<string, unknown> | null
+  budget: number | null
   card: Record<string, unknown> | null
   modes: SeenMode[]
   days: number
@@ -1014,6 +1015,7 @@ export interface SeenRate {
   real: number
   false: number
   predicted: number | null
+  planned: number | null
   achieved: number
 }
 
