@@ -177,7 +177,7 @@ def watch(score: Floats, person: Ints, hour: Ints, onset: Floats, thresholds: Fl
     return Watch(thresholds, caught, early, lead, false, quiet, ~np.isnan(onset))
 
 
-def steps(score: Floats, count: int = 120) -> Floats:
+def steps(score: Floats, count: int = 200) -> Floats:
     """Return thresholds that lie close where alarms are rare; all of them if there are few."""
     values = np.unique(score)
     if len(values) > count:
