@@ -187,7 +187,8 @@ def _person(row: Row, values: dict[str, Any], known: Known, people: _People) -> 
             plan.bed = None if bed else (place.id, values["bed"])
     plan.known = match = _match(row, values, plan, known, people)
     if match is None:
-        _need_for_new(row, plan)
+        if "id" not in row.cells:
+            _need_for_new(row, plan)
         plan.numbers = {one: values[one] for one in ("id_card", "phone") if one in values}
         plan.contact = "contact" in values
         return plan

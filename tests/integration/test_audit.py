@@ -372,8 +372,12 @@ CASES: dict[tuple[str, str], tuple[str, dict[str, Any] | None, Prepare, set[tupl
 def test_every_route_that_changes_something_has_a_case() -> None:
     unsafe = {(method, path) for method, path in ROUTES if method not in ("GET", "HEAD")}
     cases = {(method, path.partition("?")[0]) for method, path in CASES}
-    assert not unsafe - cases - {route for route in ROUTES if route[1] in UNRECORDED}
+    told = cases | ONLY_ASKING | {route for route in ROUTES if route[1] in UNRECORDED}
+    assert not unsafe - told
 
+
+ONLY_ASKING = {("POST", "/ladders/verdict")}
+"""Questions that are too long for an address; nothing comes of them."""
 
 BY_A_PROVIDER = {f"/auth/providers/{{provider}}/{word}" for word in ("login", "callback")}
 """Need a provider that answers: test_sign_in.py looks at what is told of them."""
