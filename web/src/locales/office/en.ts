@@ -144,7 +144,7 @@ export const en = {
     load: 'For nothing, one carer in 2 h', line: { below: 'fine', heavy: 'heavy', too_heavy: 'too heavy' }, health: 'Health of devices', devices: 'Devices', online: 'online', nowhere: 'no place', noShift: 'no shift',
   },
   audit: {
-    chained: '{n} entries chained, the head is signed', unchained: 'nothing is chained yet', waiting: '{n} more are about to be chained.', hint: 'The platform checks the head every hour; to check every entry run', who: 'Who', object: 'What', at: 'When',
+    chained: '{n} entries chained, the head is signed', unchained: 'nothing is chained yet', waiting: '{n} more are about to be chained.', hint: 'The platform checks the head every second and goes through the whole chain all the time; a finding is an alarm. To check every entry now, run on the server', whole: 'No entry was found changed.', broken: 'The chain does not fit its entries: something was changed. Run anxin audit verify on the server at once.', who: 'Who', object: 'What', at: 'When',
     did: 'Did', whom: 'Residents', result: 'Result', link: 'Place in chain', nobody: 'not logged in', refused: 'refused', none: 'No entry fits.',
   },
   object: {

@@ -144,7 +144,7 @@ export const zh = {
     load: '一人两小时内的无效报警', line: { below: '正常', heavy: '偏重', too_heavy: '过重' }, health: '设备健康', devices: '设备', online: '在线', nowhere: '没有地点', noShift: '没有排班',
   },
   audit: {
-    chained: '已入链 {n} 条，链尾有数字签名', unchained: '还没有入链的记录', waiting: '另有 {n} 条正在入链。', hint: '平台每小时自动核对链尾；逐条完整核对请运行：', who: '谁', object: '对象', at: '时间',
+    chained: '已入链 {n} 条，链尾有数字签名', unchained: '还没有入链的记录', waiting: '另有 {n} 条正在入链。', hint: '平台每秒核对链尾，并一直循环核对整条链；发现改动会报警。要立刻逐条核对，请在服务器上运行：', whole: '没有发现审计记录被改动。', broken: '审计链与记录不符，可能被改动过。请马上在服务器上运行 anxin audit verify。', who: '谁', object: '对象', at: '时间',
     did: '做了什么', whom: '涉及的老人', result: '结果', link: '链上序号', nobody: '未登录', refused: '被拒绝', none: '没有符合条件的记录。',
   },
   object: {
