@@ -1,7 +1,7 @@
 """Places: the tree from district to bed."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Response
 from pydantic import StringConstraints
@@ -11,9 +11,13 @@ from anxin.db.places import Place, PlaceKind
 from api.answers import After, Limit, Page, answer, page, serial_after
 from api.auth import Grant, may
 from api.fields import Body, Id, Name, number
+from api.problems import Unusable
 from api.services import Db
 
 router = APIRouter(prefix="/places", tags=["places"])
+
+STATIONS: Final[tuple[PlaceKind, ...]] = ("district", "town", "village", "facility")
+"""Places whose telephone relatives may be given; a home's is its resident's own."""
 
 Phone = Annotated[str, StringConstraints(pattern=r"^\+?[0-9][0-9 -]{2,24}$")]
 
@@ -61,6 +65,8 @@ async def create_place(
     body: NewPlace, grant: Annotated[Grant, may("places.write")], database: Db
 ) -> Response:
     """Add a place."""
+    if body.phone is not None:
+        _may_be_called(body.kind)
     made = await stored.create_place(
         database,
         grant.scope,
@@ -81,4 +87,11 @@ async def change_place(
 ) -> Response:
     """Change the name or the telephone of a place."""
     values: dict[str, Any] = body.model_dump(exclude_unset=True)
+    if body.phone is not None:
+        _may_be_called((await stored.place(database, grant.scope, int(place_id))).kind)
     return answer(await stored.change_place(database, grant.scope, int(place_id), values))
+
+
+def _may_be_called(kind: PlaceKind) -> None:
+    if kind not in STATIONS:
+        raise Unusable(f"`phone` is that of a station: of a {', '.join(STATIONS)}.")

@@ -224,6 +224,10 @@ async def test_the_nearest_telephone_up_the_tree_is_the_one_to_call(api: Api) ->
     await api["supervisor"].patch(f"/places/{world.ids['A']}", json={"phone": None})
     assert (await api["family"].get(path)).json()["name"] == "district"
     assert (await api["aunt"].get(path)).status_code == 404
+    home = await api["admin"].patch(
+        f"/places/{world.ids['A bed']}", json={"phone": "023-4980 0002"}
+    )
+    assert home.status_code == 422
     odd = await api["admin"].patch(f"/places/{world.ids['A']}", json={"phone": "javascript:x"})
     assert odd.status_code == 422
     foreign = await api["supervisor"].patch(

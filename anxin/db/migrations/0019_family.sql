@@ -8,7 +8,9 @@ SELECT unnest(string_to_array(roles, ' ')), right_ FROM (VALUES
     ('quiet.choose', 'family')
 ) AS bundles (right_, roles);
 
-ALTER TABLE places ADD COLUMN phone text CHECK (phone ~ '^\+?[0-9][0-9 -]{2,24}$');
+-- Of stations: the telephone of a home is its resident's own, and belongs among what is sealed.
+ALTER TABLE places ADD COLUMN phone text CHECK (phone ~ '^\+?[0-9][0-9 -]{2,24}$'),
+    ADD CHECK (phone IS NULL OR kind IN ('district', 'town', 'village', 'facility'));
 COMMENT ON COLUMN places.phone IS 'Where relatives of who lives here, or below, may call.';
 
 CREATE TABLE visits (
