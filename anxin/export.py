@@ -1,7 +1,7 @@
 """Everything about one resident as a ZIP file, and `anxin export`, which writes one.
 
     README.txt     what is in here
-    person.json    record, identity, relatives, consents, devices, visits
+    person.json    record, identity, relatives, consents, devices, visits, observations
     alarms.json    alarms with their timeline and the notices that were sent
     events.json    what the resident's devices reported
     readings.csv   every reading, one row per telemetry object
@@ -49,7 +49,7 @@ _COLUMNS: Final = (
 _README: Final = """安心 Anxin · 个人数据导出 · export of one person's data
 
 person.json    个人档案、身份信息、亲属、授权、设备、服务 · record, identity, relatives, consents,
-               devices, visits
+               devices, visits, observations by staff
 alarms.json    报警、处置过程与通知 · alarms, what was done about them, notices
 events.json    设备事件 · events of devices
 readings.csv   全部读数（UTC 时间）· every reading, times in UTC; units as in the platform's metrics
@@ -109,6 +109,7 @@ async def archive(
         await source.person(),
         await source.assignments(),
         await source.visits(),
+        await source.observations(),
         await people.identity(database, scope, keys, resident_id),
         await people.relatives(database, scope, keys, resident_id),
         await consents(database, scope, resident_id, before=None, limit=MOST_CONSENTS),
@@ -145,11 +146,13 @@ class _About:
         who: dict[str, Any],
         assignments: list[dict[str, Any]],
         visits: list[dict[str, Any]],
+        observations: list[dict[str, Any]],
         identity: Identity,
         relatives: list[Relative],
         given: list[Consent],
     ) -> None:
         self.who, self.assignments, self.visits = who, assignments, visits
+        self.observations = observations
         self.identity, self.relatives, self.consents = identity, relatives, given
 
     def json(self) -> str:
@@ -164,6 +167,7 @@ class _About:
                 for one in self.assignments
             ],
             "visits": self.visits,
+            "observations": self.observations,
         }
         return msgspec.json.format(msgspec.json.encode(whole), indent=1).decode()
 

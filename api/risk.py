@@ -137,7 +137,11 @@ class SeenMode(BaseModel):
 
 
 class SeenRate(BaseModel):
-    """Alarms of a model at one station in the last days; rates are per resident and day."""
+    """Alarms of a model at one station in the last days; rates are per resident and day.
+
+    `predicted`: what the model would alarm at its own threshold, `planned`: at the one that keeps
+    the station's budget; both of the last week, as far as it was scored.
+    """
 
     place_id: str
     residents: int
@@ -145,6 +149,7 @@ class SeenRate(BaseModel):
     real: int
     false: int
     predicted: float | None
+    planned: float | None
     achieved: float
 
 
@@ -152,7 +157,7 @@ class SeenModel(BaseModel):
     """One model: its version, whether it is used, what it may do where, and how often it alarms.
 
     `fault`: why it is not used at present. `drift`: how far its scores are from those it was made
-    with.
+    with. `budget`: the alarms per resident and day that a station bears of it.
     """
 
     model: Model
@@ -161,6 +166,7 @@ class SeenModel(BaseModel):
     at: datetime | None
     fault: str | None
     drift: dict[str, Any] | None
+    budget: float | None
     card: dict[str, Any] | None
     modes: list[SeenMode]
     days: int
@@ -263,11 +269,12 @@ async def list_models(grant: Annotated[Grant, may("reports.read")], database: Db
             "at": one.at,
             "fault": one.fault,
             "drift": one.state.get("drift"),
+            "budget": one.state.get("budget"),
             "card": one.state.get("card"),
             "modes": one.modes,
             "days": RATE_DAYS,
             "stations": [
-                _rate(rate, one.state.get("predicted"))
+                _rate(rate, one.state.get("stations", {}).get(rate.place_id, {}))
                 for rate in rates
                 if rate.kind == _KINDS[one.model]
             ],
@@ -338,13 +345,14 @@ def _line(one: RiskLine) -> dict[str, Any]:
     }
 
 
-def _rate(one: StationRate, predicted: float | None) -> dict[str, Any]:
+def _rate(one: StationRate, known: dict[str, float | None]) -> dict[str, Any]:
     return {
         "place_id": one.place_id,
         "residents": one.residents,
         "alarms": one.alarms,
         "real": one.real,
         "false": one.false,
-        "predicted": predicted,
+        "predicted": known.get("predicted"),
+        "planned": known.get("planned"),
         "achieved": round(one.alarms / (one.residents * RATE_DAYS), 4),
     }

@@ -44,7 +44,8 @@ class Learned:
         self._watch: Watch | None = None
         self._version = ""
         self._fault: str | None = None
-        self.budgets: dict[Layer, Budget] = {}
+        self._budgets: dict[Layer, Budget] = {}
+        self._stations = np.empty(0, np.int64)
 
     @property
     def fault(self) -> str | None:
@@ -136,6 +137,7 @@ class Learned:
         if drift.drifted != was:
             _log.error("model_drift", model=NAME, drifted=drift.drifted, psi=drift.psi)
         stations, station = np.unique(ward.station, return_inverse=True)
+        self._stations = stations
         thresholds: dict[Layer, float] = {
             "deterioration": self._model.threshold(ALARMS_PER_DAY["deterioration"]),
             "novelty": STRANGE,
@@ -144,7 +146,7 @@ class Learned:
             budget = keep_budget(
                 ward.peaks[layer], station, len(stations), threshold, ALARMS_PER_DAY[layer]
             )
-            self.budgets[layer] = budget
+            self._budgets[layer] = budget
             ward.least[LAYERS.index(layer)] = budget.least[station]
 
     def recall(self, ward: Ward, peaks: Mapping[str, Any], told: Mapping[str, Any]) -> None:
@@ -183,10 +185,18 @@ class Learned:
             "promised": card.promised,
             "sha256": card.sha256,
         }
-        budget = self.budgets.get(layer)
-        if budget is not None and budget.resident_days.sum() > 0:
-            days = budget.resident_days
-            state["predicted"] = float(np.nansum(budget.predicted * days) / days.sum())
+        if (budget := self._budgets.get(layer)) is not None:
+            state["budget"] = ALARMS_PER_DAY[layer]
+            state["stations"] = {
+                str(place): {"predicted": predicted, "planned": planned, "least": least}
+                for place, predicted, planned, least in zip(
+                    self._stations.tolist(),
+                    budget.predicted.tolist(),
+                    budget.planned.tolist(),
+                    budget.least.tolist(),
+                    strict=True,
+                )
+            }
         return msgspec.json.encode(state).decode()
 
     def _fail(self, why: str) -> None:

@@ -23,6 +23,7 @@ from anxin.db.intake import Raise, Recover
 from anxin.db.risk_tick import CHUNK, RiskTick, Score
 from anxin.errors import AnxinError, DatabaseUnavailable
 from anxin.logs import log
+from anxin.rules import Class
 from models import policy, tick
 from models.baseline import NUMBERS, WINDOW_DAYS, learn, usual_of
 from models.explain import record
@@ -59,6 +60,10 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log = log(__name__)
 
 
+CLASSES: Final[Mapping[str, Class]] = {
+    "early_warning": "physiological", "risk_rising": "physiological", "unusual": "behavioural",
+}  # fmt: skip
+"""The model's own kinds of alarms."""
 SITES_SECONDS: Final = 3600.0
 LABEL_DAYS: Final = 90.0
 WORSE: Final = (
@@ -434,7 +439,7 @@ class RiskDuty:
             place_id=int(self._ward.place[row]),
             device_key=None,
             kind=kind,
-            class_="physiological",
+            class_=CLASSES[kind],
             priority=priority,
             event_us=round(judged.now_s * 1_000_000),
             late=False,

@@ -44,6 +44,10 @@ class Source:
         """Return visits and services: kind, at, minutes, note, recorded_at."""
         return await self._database.fetch(_SQL["visits"], {"id": self.resident_id})
 
+    async def observations(self) -> list[Row]:
+        """Return what staff observed: at, recorded_at, the values, withdrawn, corrected."""
+        return await self._database.fetch(_SQL["observations"], {"id": self.resident_id})
+
     async def count(self) -> int:
         """Return how many readings there are; for operators."""
         row = await self._database.fetch_one(_SQL["count"], {"id": self.resident_id})

@@ -11,6 +11,11 @@ SELECT s.id, d.id AS device_id, d.kind, d.name, lower(s.during) AS since, upper(
 FROM assignments s JOIN devices d ON d.key = s.device_key
 WHERE s.resident_id = %(id)s ORDER BY s.id
 
+-- name: observations
+SELECT o.at, o.recorded_at, o.consciousness, o.oxygen, o.hr, o.rr, o.spo2, o.temp, o.sbp, o.dbp,
+       o.withdrawn, EXISTS (SELECT 1 FROM observations l WHERE l.corrects = o.id) AS corrected
+FROM observations o WHERE o.resident_id = %(id)s ORDER BY o.at, o.id
+
 -- name: visits
 SELECT kind, at, minutes, note, recorded_at FROM visits WHERE resident_id = %(id)s ORDER BY at, id
 

@@ -71,6 +71,10 @@ async def lived_in(dsn: str) -> World:
             "INSERT INTO visits (resident_id, kind, at, note) VALUES (%s, 'bath', %s, %s)",
             int(world.ids[name]), HOUR, note,
         )  # fmt: skip
+        world.ask(
+            "INSERT INTO observations (resident_id, at, consciousness) VALUES (%s, %s, %s)",
+            int(world.ids[name]), HOUR, "A" if name == "anna" else "U",
+        )  # fmt: skip
     closed = world.alarm("anna", "sos")
     world.alarm("anna", "heart_rate_high", "physiological", 2)
     world.alarm("bela", "fall")
@@ -109,6 +113,7 @@ async def test_everything_of_one_person_and_nothing_of_another(api: Api) -> None
     assert person["identity"] == {"id_card": CARD, "phone": PHONE}
     assert person["relatives"][0]["name"] == "王小明"
     assert person["visits"][0]["note"] == "水温合适"
+    assert [one["consciousness"] for one in person["observations"]] == ["A"]
     assert [one["device_id"] for one in person["devices"]] == ["mat", "cuff"]
     assert person["consents"][0]["username"] == "family"
     alarms = json.loads(whole.read("alarms.json"))

@@ -1,5 +1,6 @@
 """What the API tells of risk: scores with their bounds, observations, and who may let a model."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -152,5 +153,20 @@ async def test_models_tell_how_often_they_alarm_at_each_station(api: Api) -> Non
     assert [one["model"] for one in items] == ["news2", "deterioration", "novelty", "rhythm"]
     assert items[0]["stations"] == [
         {"place_id": api.world.ids["A"], "residents": 1, "alarms": 2, "real": 0, "false": 1,
-         "predicted": None, "achieved": 0.2857}]  # fmt: skip
+         "predicted": None, "planned": None, "achieved": 0.2857}]  # fmt: skip
     assert items[1]["stations"][0]["alarms"] == 0
+
+
+async def test_models_tell_what_they_would_alarm_and_what_their_budget_lets_them(api: Api) -> None:
+    state = {
+        "budget": 0.1, "drift": {"psi": 0.02, "drifted": False},
+        "stations": {api.world.ids["A"]: {"predicted": 0.4, "planned": 0.1, "least": 0.7}},
+    }  # fmt: skip
+    api.world.ask(
+        "INSERT INTO model_states (model, version, at, fault, state)"
+        " VALUES ('deterioration', '7', now(), 'test', %s)", json.dumps(state))  # fmt: skip
+    model = (await api["nurse"].get("/models")).json()["items"][1]
+    assert (model["version"], model["fault"], model["budget"]) == ("7", "test", 0.1)
+    assert model["drift"]["psi"] == 0.02
+    (station,) = model["stations"]
+    assert (station["predicted"], station["planned"], station["achieved"]) == (0.4, 0.1, 0.0)
