@@ -47,7 +47,7 @@ def death(folder: Path) -> Path:
         (132539, 0, "Age", 54.0), (132539, 0, "Gender", 0.0), (132539, 30, "HR", 80.0),
         (132539, 50, "HR", 90.0), (132539, 61, "HR", -1.0), (132539, 70, "NISysABP", 110.0),
         (132539, 70, "SysABP", 118.0), (132539, 75, "NIDiasABP", 70.0), (132539, 2880, "GCS", 15.0),
-        (132540, 0, "Age", 76.0), (132540, 0, "Gender", 1.0), (132540, 90, "FiO2", 0.5),
+        (132540, 0, "Age", 76.0), (132540, 0, "Gender", -1.0), (132540, 90, "FiO2", 0.5),
         (132540, 200, "MechVent", 1.0), (132540, 90, "Temp", -17.8),
     ]  # fmt: skip
     columns = dict(
@@ -69,7 +69,7 @@ def homes(folder: Path, days: int = 40) -> Path:
     folder.mkdir()
     readings = ["patient_id,date,device_type,value,unit"]
     alerts = ["patient_id,date,type"]
-    for who in ("00123", "16f4b"):
+    for who in ("00123", "04560"):
         for day in range(1, days):
             date = np.datetime64("2019-04-01") + day
             high = 170 if day % 9 == 4 else 130
@@ -77,11 +77,11 @@ def homes(folder: Path, days: int = 40) -> Path:
             if high > 160:
                 alerts.append(f"{who},{date} 08:20:00,Blood pressure")
     readings.append(f"00123,{np.datetime64('2019-04-01') + 20} 21:30:00,Heart rate,111,beats/min")
-    alerts.append(f"16f4b,{np.datetime64('2019-04-01') + 12} 10:00:00,Agitation")
+    alerts.append(f"04560,{np.datetime64('2019-04-01') + 12} 10:00:00,Agitation")
     (folder / "physiology.csv").write_text("\n".join(readings) + "\n")
     (folder / "labels.csv").write_text("\n".join(alerts) + "\n")
     (folder / "demographics.csv").write_text(
-        'patient_id,age,sex\n00123,"(80, 90]",Male\n16f4b,"(70, 80]",Female\n'
+        'patient_id,age,sex\n00123,"(80, 90]",Male\n04560,"(70, 80]",Female\n'
     )
     moves = pa.table(
         {
@@ -121,11 +121,13 @@ def test_minutes_become_hours_and_minus_one_is_missing(tmp_path: Path) -> None:
     assert one.values[48 + 3, OXYGEN] == 1
     assert np.isnan(one.values[48:, TEMP]).all()
     assert one.age.tolist() == [54, 76]
+    assert one.sex[0] == 0
+    assert np.isnan(one.sex[1])
 
 
 def test_ids_of_digits_stay_what_they_are(tmp_path: Path) -> None:
     (one,) = home.read(homes(tmp_path / "tihm"))
-    assert one.people == ("00123", "16f4b")
+    assert one.people == ("00123", "04560")
     assert one.age.tolist() == [85, 75]
 
 
