@@ -6,6 +6,7 @@ usual for them; exertion, pain and poor sleep bend their vital signs for some ho
 anything; an illness has a strength and a pace of its own. Pure but for writing the files.
 """
 
+import math
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ THERMOMETER_HOURS: Final = (7, 16)
 BY_CHANCE: Final = 0.05
 """In any hour staff take them so often besides, of the well as of the ill."""
 LOST: Final = 0.05
+ILL_BEFORE: Final = 0.25
+"""So many of the ill are nearly at their worst when the recording begins: they have no past."""
 UNEVEN: Final = 0.5
 """So many have vital signs of their own, and harmless ups and downs."""
 VITALS: Final = ("hr", "rr", "spo2", "temp", "sbp", "dbp")
@@ -144,9 +147,13 @@ def _fall_ill(
     pace = float(0.5 + 2.0 * dice.uniform("pace", one)[0])
     strength = float(0.35 + 0.65 * dice.uniform("strength", one)[0])
     length = scenario.lasts_s / HOUR_S * pace
-    begin = int(12 + dice.uniform("begin", one)[0] * max(hours - 12 - length, 1))
+    full = FULL_HOURS[scenario.name] * pace
+    if dice.uniform("ill before", one)[0] < ILL_BEFORE:
+        begin = math.ceil(1 - full)
+    else:
+        begin = int(12 + dice.uniform("begin", one)[0] * max(hours - 12 - length, 1))
     assert scenario.bend is not None  # noqa: S101  only such scenarios are recorded
-    for hour in range(begin, min(hours, int(begin + length) + 1)):
+    for hour in range(max(begin, 0), min(hours, int(begin + length) + 1)):
         elapsed_s = (hour - begin) * HOUR_S / pace
         if elapsed_s >= scenario.lasts_s:
             break
@@ -159,7 +166,7 @@ def _fall_ill(
                 for name in VITALS
             },
         )
-    return float(round(min(begin + FULL_HOURS[scenario.name] * pace, hours - 1)))
+    return float(round(min(begin + full, hours - 1)))
 
 
 def _bump(dice: Dice, person: Ints, hour: Ints, name: str) -> Floats:

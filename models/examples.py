@@ -49,10 +49,11 @@ def examples(dataset: Dataset) -> Examples:
         onset = dataset.onset[dataset.person]
         with np.errstate(invalid="ignore"):
             answer = (dataset.hour >= onset - HOURS_AHEAD) & (dataset.hour <= onset + HOURS_AFTER)
+            # Who is past the onset is neither well nor about to fall ill: nothing to learn or ask.
+            asked = ~(dataset.hour > onset + HOURS_AFTER)
         row = np.arange(len(dataset.person))
         # Neighbouring hours say nearly the same: every second one is enough of the quiet ones.
-        taught = answer | (dataset.hour % 2 == 0)
-        asked = np.ones(len(row), np.bool_)
+        taught = asked & (answer | (dataset.hour % 2 == 0))
     else:
         answer = dataset.outcome[dataset.person] == 1
         last = np.zeros(len(dataset.person), np.bool_)

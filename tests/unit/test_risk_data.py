@@ -103,7 +103,8 @@ def test_sepsis_recordings_are_known_by_their_columns(tmp_path: Path) -> None:
     assert np.isnan(one.values[1, HR])  # no heart at all is a fault
     given = examples(one)
     assert given.y.sum() == 10
-    assert given.asked.all()
+    assert given.asked.tolist() == [hour <= 14 + 3 for hour in range(20)] + [True] * 20
+    assert not (given.taught & ~given.asked).any()
     assert set(one.hashes) == {"any-name.parquet"}
 
 
