@@ -311,7 +311,8 @@ def populate(dsn: str) -> Sides:
             b"SELECT table_name, column_name FROM information_schema.columns"
             b" WHERE table_schema = 'public' AND is_identity = 'YES' ORDER BY 1"
         ).fetchall()
-        for number, (table, column) in enumerate(columns, 2):
+        # Of as many digits each, so that none of them is a part of another.
+        for number, (table, column) in enumerate(columns, 12):
             statement = f"ALTER TABLE {table} ALTER {column} RESTART WITH {number * 1_000_000 + 7}"
             connection.execute(statement.encode())
     world = settle(dsn)
@@ -364,6 +365,8 @@ def _fill(sides: Sides, side: str) -> None:
         "INSERT INTO deliveries (key, alarm_id, audience, channel, due_at)"
         " VALUES (%s, %s, 'first', 'station', now())"
     )
+    visit = "INSERT INTO visits (resident_id, kind, at, note) VALUES (%s, 'bath', now(), %s)"
+    observation = "INSERT INTO observations (resident_id, at, hr) VALUES (%s, now(), %s)"
     for statement, values in (
         ("INSERT INTO device_states (device_key, heard_at) VALUES (%s, now())", [key]),
         (latest, [key, value]),
@@ -371,6 +374,8 @@ def _fill(sides: Sides, side: str) -> None:
         (reading, [key, value]),
         (command, [key, text, int(world.ids["admin"])]),
         (delivery, [text, int(sides.one("alarm", side)["alarm_id"])]),
+        (observation, [int(world.ids[_NAMES[side][0]]), value]),
+        (visit, [int(world.ids[_NAMES[side][0]]), text]),
     ):
         world.ask(statement, *values)
 
