@@ -265,7 +265,7 @@ class RiskDuty:
         still = ward.rows_of(
             np.array([one["resident_id"] for one in found if one["handling"] != "closed"], np.int64)
         )
-        rows = np.union1d(news, tick.pending(ward, still[still >= 0], now.timestamp()))
+        rows = np.union1d(news, tick.pending(ward, still[still >= 0]))
         episodes = {(one["resident_id"], one["kind"]): one for one in found}
         residents, highest = await self._store.alarmed()
         alarmed = ward.rows_of(residents)

@@ -362,7 +362,6 @@ def decide(
     n): what each layer may do. Each layer's peaks go on, so that it keeps to its budget.
     """
     rows, now_s = judged.rows, judged.now_s
-    ward.again[rows] = False
     shape = len(LAYERS), len(rows)
     asked = Asked(np.zeros(shape, np.int8), np.full(shape, np.nan))
     asked.priority[policy.RULES] = rules
@@ -393,6 +392,7 @@ def _held(ward: Ward, judged: Judged) -> NDArray[np.int8]:
     for since, level in zip(ward.level_since_s, (MEDIUM, HIGH), strict=True):
         since[rows] = np.where(asks >= level, np.fmin(since[rows], now_s), np.nan)
         priority[now_s - since[rows] >= HOLD_S[level]] = level
+    ward.again[rows] = asks > priority
     # What is no longer known has not got better: a parameter that is missing counts as it was.
     points = ward.points[:, rows]
     calm = (points.sum(axis=0) <= CALM_SCORE) & ~(points == 3).any(axis=0)
@@ -401,14 +401,12 @@ def _held(ward: Ward, judged: Judged) -> NDArray[np.int8]:
     return priority
 
 
-def pending(ward: Ward, episodes: Ints, now_s: float) -> Ints:
+def pending(ward: Ward, episodes: Ints) -> Ints:
     """Return the rows to judge although nothing new came: what stands must come to be told.
 
     `episodes`: the rows with alarms of the model that are open, which may come to recover.
     """
-    with np.errstate(invalid="ignore"):
-        stands = (now_s - ward.level_since_s <= 2 * max(HOLD_S.values())).any(axis=0)
-    return np.union1d(np.flatnonzero(stands | ward.again), episodes)
+    return np.union1d(np.flatnonzero(ward.again), episodes)
 
 
 def recovered(ward: Ward, layer: int, row: int, now_s: float) -> bool:
