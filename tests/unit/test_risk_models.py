@@ -192,6 +192,15 @@ def test_the_vital_sign_that_is_bent_has_the_largest_share(kept: Path) -> None:
     assert np.allclose(shares[:, VITALS.index("gcs")], 0)
 
 
+def test_who_is_very_ill_is_at_risk_also_without_a_past() -> None:
+    model = artefacts.load(artefacts.SHIPPED, "deterioration")
+    values = np.full((2, HOURS, len(VITALS)), np.nan)
+    values[0, -1, :BODY] = [72, 15, 97, 36.5, 128, 75]
+    values[1, -1, :BODY] = [136, 32, 86, 39.2, 82, 45]
+    well, ill = model.risk(values, np.full(2, 80.0), np.ones(2), np.full((2, BODY), np.nan))
+    assert well < model.threshold(0.1) < ill
+
+
 def test_a_changed_byte_is_found(kept: Path, tmp_path: Path) -> None:
     folder = copy(kept, tmp_path)
     (file,) = folder.rglob("model.skops")
