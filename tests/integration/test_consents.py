@@ -20,6 +20,7 @@ async def api(dsn: str) -> AsyncIterator[Api]:
     # Relatives belong to the place whose supervisor made their account.
     query = "UPDATE users SET place_id = %s WHERE username = 'family'"
     world.ask(query, int(world.ids["A"]))
+    world.log_in("family")  # another place ends a session
     async with running(world) as serving:
         yield serving
 
