@@ -59,7 +59,7 @@ NOBODYS = {
     "model_states": "how models do",
     "role_rights": "what roles may do",
     "shifts": "of staff",
-    "limit_templates": "limits of a place under a name; whom they were given to holds them as its own",
+    "limit_templates": "limits of a place under a name; residents hold copies",
     "backups": "when and how large; of a copy that was made before, the page about privacy tells",
     "ladders": "of places",
     "self_tests": "of the platform",
