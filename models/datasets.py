@@ -430,9 +430,7 @@ def _recorded(folder: Path, hashes: Mapping[str, str]) -> list[Dataset]:
     who = np.searchsorted(people, told[known])
     raw = np.column_stack(
         [
-            _floats(table, name)[known]
-            if name in table.column_names
-            else np.full(len(who), np.nan)
+            _floats(table, name)[known] if name in table.column_names else np.full(len(who), np.nan)
             for name in VITALS
         ]
     )

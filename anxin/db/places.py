@@ -72,7 +72,9 @@ async def change_place(
     """Change the given fields of a place; raise NotFound."""
     row = await database.fetch_one(
         blocks("places")["change"],
-        {**scope.parameters(), "name": None, "phone": None} | values | {
+        {**scope.parameters(), "name": None, "phone": None}
+        | values
+        | {
             "given": list(values),
             "id": place_id,
         },
