@@ -129,6 +129,15 @@ async def test_what_staff_observed_completes_the_score_and_a_correction_undoes_i
     await duty.tick()
     row = stored(ward, anna)
     assert (row["score"], row["complete"], row["band"]) == (0, True, "low")
+    # Taken back altogether, nothing of either line counts: the older one does not come up again.
+    ward.rows(
+        "INSERT INTO observations (resident_id, at, corrects, withdrawn)"
+        " SELECT resident_id, at, id, true FROM observations WHERE corrects = %s RETURNING id",
+        first,
+    )
+    await duty.tick()
+    row = stored(ward, anna)
+    assert (row["score"], row["possible_max"], row["complete"]) == (0, 5, False)
 
 
 async def test_a_reading_that_comes_late_raises_nothing(ward: Ward, duty: RiskDuty) -> None:
