@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -34,6 +35,10 @@ _FAST = {
     "autovacuum_naptime": "1h",
 }
 _numbers = itertools.count(1)
+
+# How long an example takes says more about what else the machine does than about the code.
+hypothesis.settings.register_profile("anxin", deadline=None)
+hypothesis.settings.load_profile("anxin")
 
 
 @pytest.fixture

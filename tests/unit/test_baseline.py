@@ -1,7 +1,5 @@
 """One's own usual: what it is learnt from, how fast it moves, and the distance from it."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -247,18 +245,6 @@ def test_the_running_sums_stay_finite_and_bounded(readings: list[tuple[int, floa
         assert (distance.below >= 0).all()
         assert (np.abs(distance.faded) <= 8).all()
         assert np.isnan(distance.z[0, 0]) == np.isnan(hr)
-
-
-def test_twenty_thousand_residents_are_followed_quickly() -> None:
-    count = 20_000
-    baselines = Baselines.of_nobody(count)
-    rows, values = np.arange(count), days(1, people=count)[:, 0]
-    best = np.inf
-    for hour in range(5):
-        start = time.perf_counter()
-        follow(baselines, rows, np.full(count, START + hour * HOUR), values, np.zeros(count))
-        best = min(best, time.perf_counter() - start)
-    assert best / count < 5e-6, f"{best / count * 1e6:.2f} µs a resident"
 
 
 def test_a_usual_is_a_struct_of_arrays_by_vital_bin_and_resident() -> None:
