@@ -7,6 +7,8 @@ import msgspec
 from anxin.db.pool import Connection, connect
 from anxin.device_secret import new_secret
 
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
 
 class Enrolled(msgspec.Struct, frozen=True):
     """A device with its secret, and the resident that it watches."""
@@ -38,13 +40,13 @@ _DEVICES = b"""
     JOIN unnest(%(ids)s::text[], %(residents)s::bigint[]) AS w (id, resident_id) USING (id)
 """
 
-LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
-
-async def enrol(dsn: str, prefix: str, count: int, *, kind: str = "bed_sensor") -> list[Enrolled]:
+async def enrol(
+    dsn: str, prefix: str, count: int, *, kind: str = "bed_sensor", since: datetime = LONG_AGO
+) -> list[Enrolled]:
     """Make `count` residents with one device each, ids `<prefix>-1` and on; return the devices.
 
-    The assignments begin long ago, so readings with any time stamp belong to the resident.
+    The assignments begin at `since`; long ago, readings with any time stamp are the resident's.
     """
     ids = [f"{prefix}-{number}" for number in range(1, count + 1)]
     made = [new_secret() for _ in ids]
@@ -63,7 +65,7 @@ async def enrol(dsn: str, prefix: str, count: int, *, kind: str = "bed_sensor") 
                 "salts": [salt for _, salt, _ in made],
                 "hashes": [hashed for _, _, hashed in made],
                 "residents": residents,
-                "since": LONG_AGO,
+                "since": since,
             },
         )
     return [

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from anxin.config import Address
@@ -42,11 +43,6 @@ _CONTACT = b"""
 _LADDER = b"""
     INSERT INTO ladders (place_id, priority, lease_seconds, steps)
     VALUES (%(place)s, 3, 600, %(steps)s)
-"""
-# Bench's devices are assigned since long ago: none of these should count as never heard from.
-_FROM_NOW = b"""
-    UPDATE assignments a SET during = tstzrange(now() - interval '1 minute', NULL)
-    FROM devices d WHERE d.key = a.device_key AND d.id LIKE 'chaosbutton%'
 """
 _LINK = b"""
     INSERT INTO family_links (user_id, resident_id, scopes)
@@ -84,14 +80,15 @@ class Town:
 async def found(dsn: str, notices: Address, *, steady: int, buttons: int) -> Town:
     """Write both facilities, their people, devices, shifts, ladders and contacts."""
     devices = await enrol(dsn, "chaos", steady)
+    # Assigned since long ago they would be missed at once, before anybody could press one.
+    since = datetime.now(UTC) - timedelta(minutes=1)
     presses = [
-        await enrol(dsn, f"chaosbutton{facility}", buttons // 2, kind=_BUTTON)
+        await enrol(dsn, f"chaosbutton{facility}", buttons // 2, kind=_BUTTON, since=since)
         for facility in FACILITIES
     ]
     misdated = await enrol(dsn, "chaosmisdated", 4, kind="call_button")
     people = []
     async with await connect(dsn, autocommit=True, application="anxin chaos") as database:
-        await database.execute(_FROM_NOW)
         for facility, residents in zip(FACILITIES, presses, strict=True):
             people += await _staff(dsn, database, facility, notices)
             if facility == "A":
