@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -71,8 +72,11 @@ def house(anxin: Running, admin: httpx.Client) -> House:
         for kind, word in (("call_button", "button"), ("bed_sensor", "mat")):
             device = make("/devices", kind=kind)
             devices[f"{name} {word}"] = (device["id"], device["secret"])
+            # Half a minute ago, so that readings of the last seconds are already the resident's.
+            since = (datetime.now(UTC) - timedelta(seconds=30)).isoformat()
             assigned = admin.put(
-                f"/devices/{device['id']}/assignment", json={"resident_id": resident}
+                f"/devices/{device['id']}/assignment",
+                json={"resident_id": resident, "since": since},
             )
             assigned.raise_for_status()
     nurse = f"nurse.{number}"
