@@ -79,25 +79,6 @@ _DONE: Final = {
 }
 
 
-class SeenEntry(BaseModel):
-    """One entry; `place` is its number in the chain, null until it is chained."""
-
-    id: str
-    at: datetime
-    user_id: str | None
-    username: str | None
-    role: str | None
-    action: str
-    object: str
-    object_id: str | None
-    residents: list[str]
-    fields: list[str]
-    status: int | None
-    channel: str | None
-    address: str | None
-    place: int | None
-
-
 class Access(BaseModel):
     """Somebody saw or did something; `zh` and `en` say it in words. A relative's name stays out."""
 
@@ -116,7 +97,7 @@ class Access(BaseModel):
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}$")]
 
 
-@router.get("/audit", response_model=Page[SeenEntry])
+@router.get("/audit", response_model=Page[LogLine])
 async def list_entries(
     grant: Annotated[Grant, may("audit.read")],
     database: Db,
@@ -130,7 +111,7 @@ async def list_entries(
     after: After = None,
 ) -> Response:
     """Return who did and saw what, newest first; who administers a place, of its own people."""
-    found: list[LogLine] = await stored.entries(
+    found = await stored.entries(
         database,
         grant.scope,
         user_id=number(user_id),

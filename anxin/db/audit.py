@@ -74,7 +74,7 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One entry as an administrator reads it; `place` is None until it is chained."""
+    """One entry as an administrator reads it; `place`: its number in the chain, or None before."""
 
     id: str
     at: datetime

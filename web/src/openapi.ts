@@ -262,6 +262,23 @@ export interface LimitTemplate {
   limits: Record<string, number>
 }
 
+export interface LogLine {
+  id: string
+  at: string
+  user_id: string | null
+  username: string | null
+  role: string | null
+  action: string
+  object: string
+  object_id: string | null
+  residents: string[]
+  fields: string[]
+  status: number | null
+  channel: string | null
+  address: string | null
+  place: number | null
+}
+
 export interface Login {
   username: string
   password: string
@@ -573,6 +590,11 @@ export interface Page_LimitTemplate {
   next: string | null
 }
 
+export interface Page_LogLine {
+  items: LogLine[]
+  next: string | null
+}
+
 export interface Page_Observation {
   items: Observation[]
   next: string | null
@@ -615,11 +637,6 @@ export interface Page_SeenContact {
 
 export interface Page_SeenDelivery {
   items: SeenDelivery[]
-  next: string | null
-}
-
-export interface Page_SeenEntry {
-  items: SeenEntry[]
   next: string | null
 }
 
@@ -885,23 +902,6 @@ export interface SeenDelivery {
   delivered_at: string | null
   displayed_at: string | null
   error: string | null
-}
-
-export interface SeenEntry {
-  id: string
-  at: string
-  user_id: string | null
-  username: string | null
-  role: string | null
-  action: string
-  object: string
-  object_id: string | null
-  residents: string[]
-  fields: string[]
-  status: number | null
-  channel: string | null
-  address: string | null
-  place: number | null
 }
 
 export interface SeenFault {
@@ -1228,7 +1228,7 @@ export interface Answers {
   'POST /alarms/{alarm_id}/note': SeenAlarm
   'POST /alarms/{alarm_id}/snooze': SeenAlarm
   'GET /alarms/{alarm_id}/timeline': Page_TimelineLine
-  'GET /audit': Page_SeenEntry
+  'GET /audit': Page_LogLine
   'POST /auth/login': Session
   'POST /auth/logout': undefined
   'GET /auth/providers': Page_ProviderOffer
