@@ -105,34 +105,86 @@ def test_sos_is_on_the_wall_at_once_and_handled_by_mouse(house: House, page: Pag
     assert changes == ["raised", "acknowledged", "on_site", "closed"]
 
 
-def test_alarm_is_handled_by_keyboard_alone(house: House, page: Page) -> None:
-    log_in(page, house)
+def press(page: Page, key: str) -> None:
+    """Press a key; whatever has the focus after it must be plain to see."""
+    page.keyboard.press(key)
+    shown = page.evaluate(
+        """async () => {
+            await new Promise(requestAnimationFrame)
+            const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement)
+            return document.activeElement === document.body || document.activeElement.tagName === 'H2'
+                || outlineStyle === 'solid' && parseFloat(outlineWidth) >= 2
+                || document.activeElement.closest('label')?.matches(':focus-within')
+        }"""
+    )
+    assert shown, f"after {key} the focus cannot be seen"
+
+
+def test_nurse_handles_an_alarm_from_login_to_its_end_by_keyboard_alone(
+    house: House, page: Page
+) -> None:
+    page.goto(f"{house.running.url}/station")
+    expect(page.get_by_label("用户名")).to_be_visible()
+    while not page.get_by_label("用户名").evaluate("e => e === document.activeElement"):
+        press(page, "Tab")
+    page.keyboard.type(house.nurse)
+    press(page, "Tab")
+    page.keyboard.type(NURSE_PASSWORD)
+    page.keyboard.press("Enter")
     is_live(page)
+    press(page, "?")
+    keys = page.locator("[data-key-help]")
+    expect(keys).to_contain_text("Enter 在路上")
+    press(page, "Escape")
+    expect(keys).not_to_be_visible()
+
     house.sos("王秀英")
     house.sos("李建国")
     expect(alarm(page)).to_have_count(2, timeout=SOON_MS)
-
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
+    press(page, "ArrowDown")
+    press(page, "ArrowDown")
     second = page.locator("li.alarm:focus")
     expect(second).to_contain_text("李建国")
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(second).to_have_attribute("data-handling", "acknowledged")
-    page.keyboard.press("Enter")
+    press(page, "Enter")
+    expect(second.locator("[data-way]")).to_contain_text("在路上")
+    # Whoever comes to the screen now reads it too: it is a line of the timeline.
+    page.reload()
+    expect(page.locator("[data-way]")).to_have_count(1)
+    press(page, "ArrowDown")
+    press(page, "ArrowDown")
+    expect(second).to_contain_text("李建国")
+    press(page, "Enter")
     expect(second).to_have_attribute("data-handling", "on_site")
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.locator("form.closing")).to_be_visible()
-    page.keyboard.press("Escape")
+    press(page, "Escape")
     expect(page.locator("form.closing")).to_have_count(0)
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.locator("form.closing input:focus")).to_have_count(1)
-    page.keyboard.press("2")
-    page.keyboard.press("Enter")
+    press(page, "2")
+    press(page, "Tab")
+    page.keyboard.type("误碰，人很好")
+    press(page, "Enter")
 
     expect(alarm(page)).to_have_count(1)
     expect(alarm(page)).to_contain_text("王秀英")
+    # No further press can take an alarm that nobody chose; the way on is short.
+    expect(page.locator("#alarms-heading")).to_be_focused()
+    press(page, "Tab")
+    press(page, "ArrowDown")
+    expect(page.locator("li.alarm:focus")).to_contain_text("王秀英")
     (closed,) = house.alarms("closed")
     assert (closed["resident_id"], closed["outcome"]) == (house.residents["李建国"], "false")
+    lines = house.admin.get(f"/alarms/{closed['id']}/timeline").json()["items"]
+    said = [(line["change"], line["note"]) for line in lines if line["actor"] == house.nurse]
+    assert said == [
+        ("acknowledged", None),
+        ("note", "正在前往 · On my way"),
+        ("on_site", None),
+        ("closed", "误碰，人很好"),
+    ]
 
 
 def test_second_nurse_who_comes_too_late_is_told_who_was_first(house: House, page: Page) -> None:

@@ -33,6 +33,7 @@ import { useDuty } from './duty'
 import { sessionEnded } from './session'
 import * as sound from './sound'
 import { Stream } from './stream'
+import { ON_MY_WAY, wayOf, type TimelineLine, type Way } from './timeline'
 import { isOfDevices } from './wall'
 
 const MOST_RESIDENTS = 300
@@ -105,6 +106,7 @@ export function useStation(username: string, keeps_watch: boolean) {
         break
       case 'resync':
         board.value = { ...board.value, cursor: null }
+        ways.clear()
         void readAlarms()
         break
       case 'alarm':
@@ -132,6 +134,7 @@ export function useStation(username: string, keeps_watch: boolean) {
       receiveSelfTest(frame)
       return
     }
+    followWay(frame)
     if (frame.change === 'raised' || frame.change === 'priority') newest.value = frame.alarm
     const { resident_id } = frame.alarm
     if (isOfDevices(frame.alarm.kind)) lookAtDevices(resident_id)
@@ -164,7 +167,7 @@ export function useStation(username: string, keeps_watch: boolean) {
   async function act(
     alarm: Alarm,
     action: Action,
-    body?: { outcome: Outcome; note: string },
+    body?: { outcome: Outcome; note: string } | { text: string },
   ): Promise<Fault | null> {
     const until = new Date(now.value + 30 * 60_000).toISOString()
     try {
@@ -174,6 +177,9 @@ export function useStation(username: string, keeps_watch: boolean) {
         action === 'snooze' ? { until } : (body ?? {}),
       )
       keepAnswer(answer)
+      if (body && 'text' in body && body.text === ON_MY_WAY) {
+        ways.set(alarm.id, { actor: username, at: new Date(serverNow()).toISOString() })
+      }
       return null
     } catch (error) {
       const fault = faultOf(error)
@@ -196,6 +202,37 @@ export function useStation(username: string, keeps_watch: boolean) {
       board.value = applyAnswer(board.value, answer as Alarm)
     }
   }
+
+  // ---- who is on the way: a line of the timeline, read where it may have been written
+
+  const ways = shallowReactive(new Map<string, Way | null>())
+  const asked_ways = new Map<string, symbol>()
+
+  function followWay({ change, alarm }: AlarmFrame): void {
+    if (change === 'note') void readWay(alarm.id)
+    else if (change === 'acknowledged') ways.set(alarm.id, null)
+    else if (alarm.handling === 'closed') ways.delete(alarm.id)
+  }
+
+  async function readWay(id: string): Promise<void> {
+    const mine = Symbol(id)
+    asked_ways.set(id, mine)
+    try {
+      const lines = await list<TimelineLine>(`/alarms/${id}/timeline`)
+      // Of two answers that overtake each other the one asked for later is right.
+      if (asked_ways.get(id) === mine) ways.set(id, wayOf(lines))
+    } catch (error) {
+      faultOf(error) // The alarm itself is shown all the same; the next note reads again.
+    }
+  }
+
+  watch(alarms, (shown) => {
+    for (const { id, handling } of shown) {
+      if (handling !== 'acknowledged' || ways.has(id)) continue
+      ways.set(id, null)
+      void readWay(id)
+    }
+  })
 
   // ---- receipts: an alarm counts as displayed when its row has been on the screen
 
@@ -340,6 +377,7 @@ export function useStation(username: string, keeps_watch: boolean) {
     connection,
     duty,
     tested_at,
+    ways,
     act,
     noteDisplayed,
     readAlarm,
