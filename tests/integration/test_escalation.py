@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -540,7 +541,9 @@ def test_the_alarm_tells_both_delays(home: Home) -> None:
     assert (seen["condition_delay_s"], seen["signal_delay_s"]) == (1.5, 0.25)
 
 
-def test_a_killed_worker_s_timers_go_on_with_another(dsn: str, home: Home) -> None:
+def test_a_killed_worker_s_timers_go_on_with_another(
+    dsn: str, home: Home, data_dir: Path
+) -> None:
     home.shift(home.user("a"), "first")
     home.shift(home.user("b"), "second")
 

@@ -119,6 +119,7 @@ def test_the_bridge_takes_over_what_waited_with_the_settings_of_the_compose_file
     (tmp_path / "broker").write_text(address, encoding="utf-8")
     metrics = f"127.0.0.1:{embedded.free_port('127.0.0.1')}"
     settings = {
+        "ANXIN_DATA_DIR": str(tmp_path / "data"),
         "ANXIN_DATABASE_FILE": str(tmp_path / "database"),
         "ANXIN_BROKER_FILE": str(tmp_path / "broker"),
         "ANXIN_INGEST_METRICS": metrics,
