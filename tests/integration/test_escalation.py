@@ -541,9 +541,7 @@ def test_the_alarm_tells_both_delays(home: Home) -> None:
     assert (seen["condition_delay_s"], seen["signal_delay_s"]) == (1.5, 0.25)
 
 
-def test_a_killed_worker_s_timers_go_on_with_another(
-    dsn: str, home: Home, data_dir: Path
-) -> None:
+def test_a_killed_worker_s_timers_go_on_with_another(dsn: str, home: Home, data_dir: Path) -> None:
     home.shift(home.user("a"), "first")
     home.shift(home.user("b"), "second")
 
@@ -559,7 +557,7 @@ def test_a_killed_worker_s_timers_go_on_with_another(
         for _ in range(2):
             process = subprocess.Popen(
                 [sys.executable, "-m", "anxin.cli", "worker"],
-                env=os.environ | {"ANXIN_DATABASE": dsn},
+                env=os.environ | {"ANXIN_DATABASE": dsn, "ANXIN_DATA_DIR": str(data_dir)},
                 stderr=subprocess.DEVNULL,
             )
             stack.callback(process.wait)
