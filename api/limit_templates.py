@@ -1,14 +1,15 @@
 """Alarm limits by a name, to be set for many residents at once, inside a clinician's bounds."""
 
 from http import HTTPStatus
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Response
+import msgspec
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field, model_validator
 
 from anxin.db import limit_templates as stored
 from anxin.db.limit_templates import LimitTemplate
-from anxin.rules import LIMITS
+from anxin.rules import LIMITS, SPO2_SCALE_2
 from api.answers import After, Limit, Page, answer, page, serial_after
 from api.auth import Grant, may
 from api.fields import Body, Id, Name, number
@@ -60,9 +61,20 @@ class SeenLimit(BaseModel):
 
 
 @router.get("/limits", response_model=dict[str, SeenLimit])
-async def list_limits(_: Annotated[Grant, may("limits.write")]) -> Response:
+async def list_limits(
+    _: Annotated[Grant, may("limits.write")],
+    spo2_scale: Annotated[
+        Literal["1", "2"], Query(description="Of a resident: the defaults of their scale.")
+    ] = "1",
+) -> Response:
     """Return every limit by its name."""
-    return answer(LIMITS)
+    other = SPO2_SCALE_2 if spo2_scale == "2" else {}
+    return answer(
+        {
+            name: msgspec.structs.replace(limit, default=other.get(name, limit.default))
+            for name, limit in LIMITS.items()
+        }
+    )
 
 
 @router.get("/limit-templates", response_model=Page[LimitTemplate])

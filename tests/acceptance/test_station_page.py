@@ -111,10 +111,11 @@ def press(page: Page, key: str) -> None:
     shown = page.evaluate(
         """async () => {
             await new Promise(requestAnimationFrame)
-            const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement)
-            return document.activeElement === document.body || document.activeElement.tagName === 'H2'
+            const here = document.activeElement
+            const { outlineStyle, outlineWidth } = getComputedStyle(here)
+            return ['BODY', 'H2'].includes(here.tagName)
                 || outlineStyle === 'solid' && parseFloat(outlineWidth) >= 2
-                || document.activeElement.closest('label')?.matches(':focus-within')
+                || here.closest('label')?.matches(':focus-within')
         }"""
     )
     assert shown, f"after {key} the focus cannot be seen"

@@ -62,6 +62,8 @@ async def test_a_template_outside_the_bounds_is_refused(api: Api, limits: Any) -
     assert (await template(api, limits=limits)).status_code == 422
     bounds = (await api["supervisor"].get("/limits")).json()
     assert bounds["hr_high"] == {"default": 120, "low": 90, "high": 150, "unit": "/min"}
+    second = (await api["supervisor"].get("/limits?spo2_scale=2")).json()
+    assert [one["spo2_low"]["default"] for one in (bounds, second)] == [90, 85]
 
 
 async def test_a_template_for_everywhere_is_seen_by_all_and_removed_by_its_maker(api: Api) -> None:
