@@ -1,11 +1,21 @@
 """What a shift does beside its alarms: limits, the hand-over, other stations, names, the plan."""
 
+import time
 from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.acceptance.house import NURSE_PASSWORD, House, card, faults_of, is_live, log_in
+from tests.acceptance.house import (
+    NURSE_PASSWORD,
+    SOON_MS,
+    House,
+    alarm,
+    card,
+    faults_of,
+    is_live,
+    log_in,
+)
 
 
 @pytest.fixture
@@ -56,3 +66,47 @@ def test_supervisor_sets_limits_inside_their_bounds_and_a_nurse_reads_them(
     limits.locator("summary").click()
     expect(limits).to_contain_text("心率偏高 110")
     expect(limits.locator("input")).to_have_count(0)
+
+
+def test_hand_over_sheet_tells_the_shift_and_prints_on_one_page(house: House, page: Page) -> None:
+    reading = {"ts": int(time.time() * 1000), "hr": 70, "rr": 14, "presence": "present"}
+    for name, battery in (("王秀英", 9), ("李建国", 80)):
+        house.publish(f"{name} mat", "telemetry", reading)
+        house.publish(f"{name} button", "state", {"battery": battery})
+    house.sos("王秀英")
+    (first,) = [one for one in house.alarms("open") if one["kind"] == "sos"]
+    for step, body in (("arrive", {}), ("close", {"outcome": "false", "note": "误碰，人很好"})):
+        house.admin.post(f"/alarms/{first['id']}/{step}", json=body).raise_for_status()
+    house.sos("王秀英", "e2")
+
+    log_in(page, house)
+    is_live(page)
+    page.locator("[data-view]").click()
+    page.locator("[data-open-handover]").click()
+    sheet = page.locator("[data-handover]")
+    expect(sheet).to_have_attribute("data-ready", "true")
+    row = sheet.locator(f'[data-person="{house.residents["王秀英"]}"]')
+    for text in ("!!! 紧急呼叫", "未接警"):
+        expect(row.locator("[data-open]").filter(has_text="紧急呼叫")).to_contain_text(text)
+    for text in ("紧急呼叫", "误报", "admin", "误碰，人很好"):
+        expect(row.locator("[data-over]")).to_contain_text(text)
+    expect(row).to_contain_text("呼叫按钮：电量 9%")
+    # Of whom there is nothing to tell, the sheet says just that.
+    expect(sheet.locator(".sheet-quiet")).to_contain_text("201-2 李建国")
+    assert faults_of(page) == []
+
+    # The alarms stay in sight on the screen, and off the paper; a reload comes back to the sheet.
+    house.sos("李建国")
+    expect(alarm(page).filter(has_text="李建国")).to_have_count(1, timeout=SOON_MS)
+    page.locator("[data-language]").click()
+    page.reload()
+    expect(sheet).to_have_attribute("data-ready", "true")
+    expect(sheet.locator("[data-open]").filter(has_text="Emergency call")).to_have_count(2)
+    page.emulate_media(media="print")
+    expect(row).to_be_visible()
+    for gone in (".bar", ".alarms", ".handover-tools"):
+        expect(page.locator(gone)).not_to_be_visible()
+    assert row.evaluate("e => getComputedStyle(e).color") == "rgb(0, 0, 0)"
+    paper = page.pdf(prefer_css_page_size=True)
+    assert paper.count(b"/Type /Page\n") == 1
+    assert b"/MediaBox [0 0 594.95" in paper or b"/MediaBox [0 0 595" in paper

@@ -34,6 +34,10 @@ export interface Resident {
   born: string | null
   place_id: string
   care_level: number | null
+  /** What only staff are told. */
+  fall_risk?: boolean | null
+  wander_risk?: boolean | null
+  note?: string | null
 }
 
 export interface Latest {

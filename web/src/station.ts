@@ -396,7 +396,8 @@ function faultOf(error: unknown): Fault {
   throw error
 }
 
-async function each<Item>(items: Item[], at_once: number, work: (item: Item) => Promise<void>) {
+/** Do some work for each item, so many at once. */
+export async function each<Item>(items: Item[], at_once: number, work: (item: Item) => Promise<void>) {
   const rest = items.values()
   await Promise.all(
     Array.from({ length: at_once }, async () => {
